@@ -1,0 +1,28 @@
+# make demo      the Space on a local address (needs Python 3.11 to 3.13 and make, nothing else)
+# make test      lint and the whole test suite
+# make verify    evaluates every packaged model on the real data: make verify DATA=path/to/fer2013
+
+PYTHON ?= python3
+VENV := .venv
+
+.PHONY: demo test verify
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/python app.py
+
+test: $(VENV)/.dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/pytest
+
+verify: $(VENV)/.dev
+	@test -n "$(DATA)" || { echo "Say where FER2013 is: make verify DATA=path/to/fer2013" >&2; exit 2; }
+	$(VENV)/bin/python train/verify.py --data "$(DATA)"
+
+# One stamp file an extra: a second run installs nothing until the requirements change.
+$(VENV)/.%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "fer-zoo needs Python 3.11, 3.12 or 3.13 (name one: make $(MAKECMDGOALS) PYTHON=python3.12)." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[$*]"
+	touch $@

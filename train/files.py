@@ -1,0 +1,18 @@
+"""Files that are whole or absent, and their hashes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes under a temporary name and renames, so that no reader ever sees half a file."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -196,9 +196,8 @@ def _read_hub(name: str) -> dict[str, _Rows]:
     try:
         splits = load_dataset(name)
     except Exception as error:  # of many kinds, and each means the same to the reader
-        raise DataError(
-            f"{name}: no such file or folder, nor could it be had from the Hub ({_brief(error)})"
-        ) from error
+        message = f"{name}: no such file or folder, nor could it be had from the Hub ({_brief(error)})"
+        raise DataError(message) from error
     return _from_tables(splits, name)
 
 
@@ -207,15 +206,12 @@ def _read_folder(folder: Path) -> dict[str, _Rows]:
         return _read_parquet(folder, parquet)
     if tables := [file for name in _CSV_FILES for file in sorted(folder.rglob(name))]:
         return _read_csv(tables[0])
-    for root in (folder, *sorted(filter(Path.is_dir, folder.iterdir()))):
-        parts = {
-            _SPLITS.get(child.name.lower()): child for child in sorted(filter(Path.is_dir, root.iterdir()))
-        }
-        parts.pop(None, None)
+    for root in (folder, *sorted(folder.glob("*/"))):
+        parts = {_SPLITS.get(child.name.lower()): child for child in sorted(root.glob("*/"))}
         if {"train", "test"} <= parts.keys():
             return _read_image_folders(parts)
     raise DataError(
-        f"{folder}: holds no parquet files, no {' or '.join(_CSV_FILES)}, no folders train and test"
+        f"{folder}: holds no parquet files, no {' or '.join(_CSV_FILES)}, no train and test folders"
     )
 
 
@@ -232,9 +228,7 @@ def _read_parquet(folder: Path, files: list[Path]) -> dict[str, _Rows]:
             raise DataError(f"{file}: is not named after a split, as train-00000-of-00001.parquet is")
         shards[split].append(file)
     try:
-        splits = {
-            split: Dataset(parquet.read_table(parts, partitioning=None)) for split, parts in shards.items()
-        }
+        splits = {split: Dataset(parquet.read_table(f, partitioning=None)) for split, f in shards.items()}
     except (ArrowException, OSError) as error:
         raise DataError(f"{folder}: the parquet files cannot be read ({_brief(error)})") from error
     return _from_tables(splits, str(folder))
@@ -249,39 +243,39 @@ def _from_tables(splits: dict[str, datasets.Dataset], source: str) -> dict[str, 
         if "pixels" in map(str.strip, split.column_names):
             return _from_csv_columns(split.with_format("arrow")[:], source)
         if not {"image", "label"} <= set(split.column_names):
-            raise DataError(
-                f"{source}: has the columns {_listed(split.column_names)}; it needs image and label"
-            )
+            found = _listed(split.column_names)
+            raise DataError(f"{source}: has the columns {found}; it needs image and label")
         if name.lower() not in _SPLITS:
-            raise DataError(
-                f"{source}: has the splits {_listed(splits)}; it needs train, validation and test"
-            )
+            raise DataError(f"{source}: has the splits {_listed(splits)}; it needs train, validation, test")
         try:
-            images = split.select_columns("image").cast_column("image", ImageFeature(decode=False))["image"]
+            images = split.cast_column("image", ImageFeature(decode=False))["image"]
         except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
             raise DataError(f"{source}: the column image holds no images") from error
         rows[_SPLITS[name.lower()]] = _Rows(
-            images=[row["bytes"] or Path(row["path"]) for row in images],
+            images=[_encoded(row) for row in images],
             labels=_indices(split, source),
             extra=split.remove_columns(["image", "label"]),
         )
     return rows
 
 
+def _encoded(row: dict | None) -> bytes | Path:
+    """An image not yet decoded: `datasets` keeps its bytes, or the path of the file that has them."""
+    if row and row["bytes"] is None and row["path"]:
+        return Path(row["path"])
+    return (row and row["bytes"]) or b""
+
+
 def _indices(split: datasets.Dataset, source: str) -> list[int]:
     """Bring a column of labels, whatever its own order of classes, to indices of EXPRESSIONS."""
-    values = split.with_format(None)["label"][:]
-    names = getattr(split.features["label"], "names", None)
-    if names is None:
-        if not all(isinstance(value, str) for value in values):
-            raise DataError(
-                f"{source}: the column label has no class names, so its order of classes is unknown"
-            )
-        return [_index(value, source) for value in values]
-    order = dict(enumerate(_index(name, source) for name in names))
-    if not set(values) <= order.keys():
-        raise DataError(f"{source}: some images have no label")
-    return [order[value] for value in values]
+    feature, values = split.features["label"], split["label"][:]
+    try:
+        names = feature.int2str(values) if hasattr(feature, "int2str") else values
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{source}: some images have no label") from error
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{source}: the column label holds numbers without the names of their classes")
+    return [_index(name, source) for name in names]
 
 
 def _index(name: str, source: str | Path) -> int:
@@ -307,41 +301,37 @@ def _from_csv_columns(table: pa.Table, source: str) -> dict[str, _Rows]:
     if not set(_CSV_COLUMNS) <= set(table.column_names):
         found = _listed(table.column_names)
         raise DataError(f"{source}: has the columns {found}; it needs {_listed(_CSV_COLUMNS)}")
-    batches = table.select(_CSV_COLUMNS).to_batches()
-    rows = chain.from_iterable(
-        zip(*(column.to_pylist() for column in b.columns), strict=True) for b in batches
-    )
+    batches = ([column.to_pylist() for column in b.columns] for b in table.select(_CSV_COLUMNS).to_batches())
+    rows = chain.from_iterable(zip(*batch, strict=True) for batch in batches)
     splits = defaultdict(_Rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # this is how fromstring reports what is no number
         for i, (emotion, pixels, usage) in enumerate(rows):
             split = _SPLITS.get(str(usage).strip().lower())
             if split is None:
-                raise DataError(
-                    f"{source}: row {i} has Usage {usage!r}, not Training, PublicTest or PrivateTest"
-                )
+                raise DataError(f"{source}: row {i} is neither Training nor PublicTest nor PrivateTest")
             if emotion not in range(len(EXPRESSIONS)):
                 raise DataError(f"{source}: row {i} has emotion {emotion!r}, not a number from 0 to 6")
             try:
-                values = np.fromstring(pixels, np.int64, sep=" ")
-            except (DeprecationWarning, TypeError, ValueError) as error:
-                raise DataError(f"{source}: row {i} has pixels that are no numbers") from error
-            if values.size != SIZE[0] * SIZE[1] or values.min() < 0 or values.max() > 255:
-                raise DataError(f"{source}: row {i} has {values.size} pixels, not 2304 (48x48) from 0 to 255")
-            splits[split].images.append(_PGM_HEADER + values.astype(np.uint8).tobytes())
+                image = bytes(np.fromstring(pixels, np.int64, sep=" ").tolist())
+            except (DeprecationWarning, TypeError, ValueError):
+                image = b""
+            if len(image) != SIZE[0] * SIZE[1]:
+                raise DataError(f"{source}: row {i} does not have 2304 pixels (48x48) from 0 to 255")
+            splits[split].images.append(_PGM_HEADER + image)
             splits[split].labels.append(emotion)
     return splits
 
 
 def _read_image_folders(parts: dict[str, Path]) -> dict[str, _Rows]:
     splits = defaultdict(_Rows)
-    for part, folder in parts.items():
-        for class_folder in sorted(filter(Path.is_dir, folder.iterdir())):
-            label = _index(class_folder.name, folder)
+    for part in filter(parts.get, COUNTS):
+        for class_folder in sorted(parts[part].glob("*/")):
+            label = _index(class_folder.name, parts[part])
             files = [file for file in class_folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
             files.sort(key=lambda file: (int(re.sub(r"\D", "", file.stem) or 0), file.name))
             prefixes = {file: file.stem.partition("_")[0].lower() for file in files}
-            if files and set(prefixes.values()) <= {"training", "publictest", "privatetest"}:
+            if set(prefixes.values()) <= {"training", "publictest", "privatetest"}:
                 names = [_SPLITS[prefixes[file]] for file in files]
             elif part != "test" or "validation" in parts:
                 names = [part] * len(files)
@@ -368,17 +358,17 @@ def _build(rows: _Rows, split: str, source: str | Path) -> datasets.Dataset:
         where = encoded if is_file else f"{source}: {split} image {i}"
         try:
             with Image.open(encoded if is_file else io.BytesIO(encoded)) as image:
-                size, gray = image.size, image.convert("L") if image.size == SIZE else None
+                size = image.size
+                gray = image.convert("L") if size == SIZE else None
                 lossy |= image.format in ("JPEG", "WEBP")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{where} cannot be read as an image ({_brief(error)})") from error
+            raise DataError(f"{where} cannot be read as an image") from error
         if gray is None:
             raise DataError(f"{where} is {size[0]}x{size[1]} pixels; FER2013's images are 48x48")
         images.append(_PGM_HEADER + gray.tobytes())
     dataset = Dataset.from_dict(
         {"image": array(images, binary()), "label": rows.labels},
         features=Features(image=ImageFeature(), label=ClassLabel(names=list(EXPRESSIONS))),
-        split=split,
     )
     if rows.extra is not None and rows.extra.column_names:
         dataset = concatenate_datasets([dataset, rows.extra], axis=1)

@@ -237,6 +237,7 @@ def _read_parquet(folder: Path, files: list[Path]) -> dict[str, _Rows]:
 def _from_tables(splits: dict[str, datasets.Dataset], source: str) -> dict[str, _Rows]:
     """Take over splits with the columns image and label, or one with the columns of Kaggle's CSV."""
     from datasets import Image as ImageFeature
+    from pyarrow import ArrowException
 
     rows = {}
     for name, split in splits.items():
@@ -249,7 +250,7 @@ def _from_tables(splits: dict[str, datasets.Dataset], source: str) -> dict[str, 
             raise DataError(f"{source}: has the splits {_listed(splits)}; it needs train, validation, test")
         try:
             images = split.cast_column("image", ImageFeature(decode=False))["image"]
-        except (TypeError, ValueError) as error:  # pyarrow's errors are of these types
+        except (ArrowException, TypeError) as error:
             raise DataError(f"{source}: the column image holds no images") from error
         rows[_SPLITS[name.lower()]] = _Rows(
             images=[_encoded(row) for row in images],
@@ -290,10 +291,9 @@ def _read_csv(file: Path) -> dict[str, _Rows]:
     from pyarrow import ArrowException, csv
 
     try:
-        table = csv.read_csv(file)
-    except (ArrowException, OSError) as error:
+        return _from_csv_columns(csv.read_csv(file), str(file))
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as a CSV file ({_brief(error)})") from error
-    return _from_csv_columns(table, str(file))
 
 
 def _from_csv_columns(table: pa.Table, source: str) -> dict[str, _Rows]:

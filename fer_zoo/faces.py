@@ -27,6 +27,10 @@ WORK_BORDER = 60
 # The same face found twice overlaps itself by more than this (intersection over union).
 DUPLICATE_IOU = 0.4
 
+# How FER2013 frames a face, measured by train/calibrate_crop.py; see `crop_face`.
+FRAME_SIDE = 1.085
+FRAME_CENTRE = 0.29
+
 
 class DetectorError(RuntimeError):
     """A face detector cannot be set up; the message is one sentence."""
@@ -240,8 +244,17 @@ def _detections(
 def crop_face(rgb: np.ndarray, detection: Detection) -> Image.Image:
     """Cut a face out as FER2013 frames faces.
 
-    The square has a side of 1.1 times the height of the detector's box and the same centre.
-    A square that reaches beyond the picture is filled by repeating the edge; it is never shifted.
+    `train/calibrate_crop.py` ran both detectors over 3,000 training images of FER2013, enlarged and with a
+    border. Medians in shares of the image's side, MTCNN (2,557 faces) and YuNet (2,934): box 0.80 x 1.05 and
+    0.81 x 1.05, eyes 0.37 and 0.37 apart and 0.39 and 0.39 from the top, mouth 0.40 and 0.38 below them. The
+    rule that finds the frame again with the least spread, and with the same numbers for both detectors:
+
+    - side: 1.085 times the root of the box's area (1.089 and 1.082; half of all images within 9 %),
+    - centre: 0.29 of the way from the eyes to the mouth (half of all images within 3 % of the side), or the
+      box's centre if there are no landmarks.
+
+    Faces are not turned upright, since FER2013's are not. A square that reaches beyond the picture is filled
+    by repeating the picture's edge; it is never shifted.
 
     Args:
         rgb: The picture, (H, W, 3) uint8.
@@ -251,10 +264,16 @@ def crop_face(rgb: np.ndarray, detection: Detection) -> Image.Image:
         A square image of mode RGB, in the picture's own resolution.
     """
     x1, y1, x2, y2 = detection.box
-    side = max(x2 - x1, y2 - y1) if detection.framed else 1.1 * (y2 - y1)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    if detection.framed:
+        side = max(x2 - x1, y2 - y1)
+    else:
+        side = FRAME_SIDE * float(np.sqrt((x2 - x1) * (y2 - y1)))
+        if detection.landmarks is not None:
+            eyes, mouth = detection.landmarks[:2].mean(axis=0), detection.landmarks[3:].mean(axis=0)
+            x, y = eyes + FRAME_CENTRE * (mouth - eyes)
     size = max(1, round(side))
-    left = round((x1 + x2 - size) / 2)
-    top = round((y1 + y2 - size) / 2)
+    left, top = round(x - size / 2), round(y - size / 2)
     columns = np.arange(left, left + size).clip(0, rgb.shape[1] - 1)
     rows = np.arange(top, top + size).clip(0, rgb.shape[0] - 1)
     return Image.fromarray(rgb[rows[:, None], columns])

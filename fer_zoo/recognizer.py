@@ -1,0 +1,284 @@
+"""From pictures to expressions: find the faces, cut them out, run the model on all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from . import models  # noqa: F401  (registers the architectures)
+from .faces import FaceDetector, crop_face, get_detector
+from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
+from .images import ImageSource, load_image
+from .labels import EXPRESSIONS
+from .preprocess import to_input
+
+# The default is the first of these whose weights are installed.
+PREFERRED = ("fer_cbam", "fer_resnet", "fer_kernel_cnn", "fer_cnn")
+
+# Faces that go through the model at once; bounds memory when a list of pictures holds thousands.
+BATCH_SIZE = 256
+
+
+class ModelError(ValueError):
+    """A model cannot be had or does not read expressions; the message is one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face and what the model says of it.
+
+    Attributes:
+        box: Corners (x1, y1, x2, y2) in pixels of the upright picture; may reach beyond its borders.
+        score: How sure the detector is that this is a face, 0..1.
+        probs: Probability of every expression, in the order of the model's labels; they sum to 1.
+        label: The most probable expression.
+        confidence: Its probability.
+        landmarks: (5, 2) pixels of eyes, nose tip and corners of the mouth, or None.
+        crop: The square, RGB, that the model was given, in the picture's resolution.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    probs: dict[str, float]
+    label: str
+    confidence: float
+    landmarks: np.ndarray | None
+    crop: Image.Image
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the crop, as JSON can hold it."""
+        return {
+            "box": [round(value, 1) for value in self.box],
+            "score": self.score,
+            "label": self.label,
+            "confidence": self.confidence,
+            "probs": dict(self.probs),
+            "landmarks": None if self.landmarks is None else np.round(self.landmarks, 1).tolist(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a face speaks for each expression.
+
+    Attributes:
+        maps: Expression -> (H, W) float32 at the size of the model's input, 0..1, where 1 is the strongest
+            place of all expressions together, so that they compare.
+        flat: The expressions whose map points nowhere: no place of this face speaks for them.
+    """
+
+    maps: dict[str, np.ndarray]
+    flat: frozenset[str]
+
+
+class Recognizer:
+    """Finds faces and names their expressions.
+
+    A call changes nothing in the recogniser, so one may be used from many threads at once.
+
+    Args:
+        model: A name ("fer_cbam", "fer_cbam.paper", or "hf-hub:owner/name"), a `.safetensors` file of this
+            project, or a timm-style model, which is put in eval mode. None: the best that is installed.
+        faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
+        device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
+
+    Raises:
+        ModelError: No such model, its weights cannot be had, or it has no names for its classes.
+        ValueError: No such detector or device.
+        DetectorError: The detector cannot be set up.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | None = None,
+        *,
+        faces: str | FaceDetector = "auto",
+        device: str | torch.device | None = None,
+    ):
+        self.model = load_model(model).eval()
+        if device is not None:
+            self.model.to(_device(device))
+        self.labels = _labels(self.model)
+        self.detector = get_detector(faces) if isinstance(faces, str) else faces
+
+    def __call__(self, images: ImageSource | Sequence[ImageSource]) -> list[Face] | list[list[Face]]:
+        """Find and read all faces.
+
+        Args:
+            images: Whatever `load_image` reads, or a list or tuple of such. Arrays are RGB; OpenCV's are BGR
+                and must be turned first.
+
+        Returns:
+            The faces of one image, largest first, or an empty list; for a list, one such list per image.
+
+        Raises:
+            ImageError: A picture cannot be read.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self([images])[0]
+        found = []  # (image's index, detection, crop) of every face
+        for index, source in enumerate(images):
+            rgb = np.asarray(load_image(source))
+            for detection in sorted(self.detector.detect(rgb), key=lambda d: _area(d.box), reverse=True):
+                found.append((index, detection, crop_face(rgb, detection)))
+        faces: list[list[Face]] = [[] for _ in images]
+        for (index, detection, crop), probs in zip(found, self._probs([c for *_, c in found]), strict=True):
+            best = int(probs.argmax())
+            face = Face(
+                box=detection.box,
+                score=detection.score,
+                probs=dict(zip(self.labels, probs.tolist(), strict=True)),
+                label=self.labels[best],
+                confidence=float(probs[best]),
+                landmarks=detection.landmarks,
+                crop=crop,
+            )
+            faces[index].append(face)
+        return faces
+
+    def explain(
+        self, faces: Face | ImageSource | Sequence[Face | ImageSource]
+    ) -> Explanation | list[Explanation]:
+        """Grad-CAM of every expression.
+
+        Args:
+            faces: A face that this recogniser found, or a picture that is one face; or a list of such.
+
+        Returns:
+            One explanation, or a list of them in order.
+
+        Raises:
+            ImageError: A picture cannot be read.
+            ValueError: The model has no feature maps, or its values are not finite.
+        """
+        if not isinstance(faces, (list, tuple)):
+            return self.explain([faces])[0]
+        crops = [face.crop if isinstance(face, Face) else load_image(face) for face in faces]
+        explanations = []
+        for x in self._batches(crops):
+            maps = gradcam(self.model, x)
+            flat = flat_maps(maps).tolist()
+            maps = upsample_maps(scale_maps(maps), x.shape[2:]).cpu().numpy()
+            for face_maps, face_flat in zip(maps, flat, strict=True):
+                explanations.append(
+                    Explanation(
+                        maps=dict(zip(self.labels, face_maps, strict=True)),
+                        flat=frozenset(
+                            label for label, none in zip(self.labels, face_flat, strict=True) if none
+                        ),
+                    )
+                )
+        return explanations
+
+    def _batches(self, crops: Sequence[Image.Image]):
+        device = next(self.model.parameters()).device
+        for start in range(0, len(crops), BATCH_SIZE):
+            yield to_input(crops[start : start + BATCH_SIZE], self.model).to(device)
+
+    def _probs(self, crops: Sequence[Image.Image]) -> np.ndarray:
+        with torch.inference_mode():
+            probs = [self.model(x).float().softmax(dim=1).cpu() for x in self._batches(crops)]
+        return torch.cat(probs).numpy() if probs else np.empty((0, len(self.labels)), np.float32)
+
+
+def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
+    """Get a model with its weights from a name, a `.safetensors` file or a module; see `Recognizer`.
+
+    Raises:
+        ModelError: It cannot be had; the message says what would work.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if model is None:
+        return _load_named(default_model())
+    if isinstance(model, Path) or str(model).endswith(".safetensors"):
+        return _load_file(Path(model))
+    return _load_named(model)
+
+
+def default_model() -> str:
+    """Name of the first preferred model whose weights are installed.
+
+    Raises:
+        ModelError: None is.
+    """
+    for name in PREFERRED:
+        if timm.get_pretrained_cfg(name).file:
+            return name
+    raise ModelError("No model's weights are installed in fer_zoo/weights; name a model or a file.")
+
+
+def _load_named(name: str) -> nn.Module:
+    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        known = timm.list_models("fer_*") + timm.list_models("fer_*", pretrained=True)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
+            raise ModelError(f"There is no model '{name}'; did you mean {' or '.join(near)}?")
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
+        raise ModelError(
+            f"The weights of '{name}' are not installed and could not be fetched ({_reason(error)})."
+        ) from error
+
+
+def _load_file(path: Path) -> nn.Module:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelError(f"There is no model file '{path}'.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            arch = (file.metadata() or {}).get("arch", "")
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"'{path}' is not a safetensors file that can be read ({_reason(error)})."
+        ) from error
+    if arch not in timm.list_models("fer_*"):
+        raise ModelError(f"'{path}' does not name one of this zoo's architectures in its metadata ('arch').")
+    model = timm.create_model(arch, pretrained=False)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"The weights in '{path}' do not fit the architecture {arch}.") from error
+    return model
+
+
+def _labels(model: nn.Module) -> tuple[str, ...]:
+    labels = tuple(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
+    count = getattr(model, "num_classes", None)
+    if not labels and count == len(EXPRESSIONS):
+        return EXPRESSIONS
+    if not labels or len(labels) != count:
+        raise ModelError(
+            f"{type(model).__name__} has {count} classes and {len(labels)} names for them; a model of "
+            f"expressions has {len(EXPRESSIONS)} classes, or pretrained_cfg['label_names'] for all it has."
+        )
+    return labels
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+        raise ValueError(f"The device '{device}' cannot be used here ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)

@@ -62,7 +62,9 @@ class Face:
             "label": self.label,
             "confidence": self.confidence,
             "probs": dict(self.probs),
-            "landmarks": None if self.landmarks is None else np.round(self.landmarks, 1).tolist(),
+            "landmarks": None
+            if self.landmarks is None
+            else [[round(float(x), 1), round(float(y), 1)] for x, y in self.landmarks],
         }
 
 

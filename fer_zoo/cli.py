@@ -1,0 +1,165 @@
+"""The command line: `fer-zoo predict PHOTO...` and `fer-zoo models`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .faces import DETECTORS, DetectorError
+
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        Exit code: 0 done, 2 something asked for could not be done (a line on stderr says what).
+    """
+    args = _parser().parse_args(argv)
+    warnings.filterwarnings("ignore", module="PIL")  # what a picture has wrong is said in our own words
+    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are no text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `fer-zoo ... | head` has read enough; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fer-zoo", description="Read facial expressions in photos.")
+    parser.add_argument("--version", action="version", version=f"fer-zoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    predict = commands.add_parser("predict", help="find the faces in photos and name their expressions")
+    predict.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO",
+        help="image files, or folders that hold some at any depth",
+    )
+    predict.add_argument("--model", help="name or .safetensors file (default: the best installed)")
+    predict.add_argument(
+        "--faces", default="auto", choices=DETECTORS, help="face detector; 'whole': every photo is one face"
+    )
+    output = predict.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="a line of JSON for every photo")
+    output.add_argument("--csv", action="store_true", help="a row of CSV for every face")
+    predict.set_defaults(run=_predict)
+
+    models = commands.add_parser("models", help="list the models")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .images import ImageError
+    from .recognizer import ModelError, Recognizer
+
+    try:
+        recognizer = Recognizer(args.model, faces=args.faces)
+    except (ModelError, DetectorError) as error:
+        return _complain(error)
+    write = _WRITERS["json" if args.json else "csv" if args.csv else "text"](recognizer.labels)
+    code = OK
+    photos, empty = _photos(args.photos)
+    for folder in empty:
+        code = _complain(f"There is no image in the folder '{folder}'.")
+    # disable=None: a bar only where somebody looks at it
+    for photo in tqdm(photos, unit="photo", disable=None if len(photos) > 1 else True):
+        try:
+            faces = recognizer(photo)
+        except ImageError as error:
+            with tqdm.external_write_mode(sys.stderr):
+                code = _complain(error)
+            continue
+        with tqdm.external_write_mode(sys.stdout):
+            write(photo, faces)
+            sys.stdout.flush()
+    return code
+
+
+def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The files that are meant, and the folders that hold none."""
+    from .images import image_suffixes
+
+    photos, empty = [], []
+    for path in paths:
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in image_suffixes() and p.is_file())
+        photos += inside
+        if not inside:
+            empty.append(path)
+    return photos, empty
+
+
+def _complain(error: Exception | str) -> int:
+    print(f"fer-zoo: {error}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _text_writer(labels: Sequence[str]):
+    def write(photo: Path, faces) -> None:
+        if not faces:
+            print(f"{photo}: no face")
+        for face in faces:
+            x1, y1, x2, y2 = (round(value) for value in face.box)
+            print(f"{photo}: {face.label} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
+
+    return write
+
+
+def _json_writer(labels: Sequence[str]):
+    def write(photo: Path, faces) -> None:
+        print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]}))
+
+    return write
+
+
+def _csv_writer(labels: Sequence[str]):
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["photo", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence", *labels])
+
+    def write(photo: Path, faces) -> None:
+        for number, face in enumerate(faces, start=1):
+            box = [round(value, 1) for value in face.box]
+            rows.writerow(
+                [photo, number, *box, face.score, face.label, face.confidence, *face.probs.values()]
+            )
+
+    return write
+
+
+_WRITERS = {"text": _text_writer, "json": _json_writer, "csv": _csv_writer}
+
+
+def _models(args: argparse.Namespace) -> int:
+    import timm
+
+    print(f"{'model':24}{'parameters':>12}  {'input':10}weights")
+    for name in timm.list_models("fer_*", pretrained=True):
+        cfg = timm.get_pretrained_cfg(name)
+        count = sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+        size = "x".join(map(str, cfg.input_size))
+        print(f"{name:24}{count:12,}  {size:10}{'installed' if cfg.file else 'on the Hub'}")
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

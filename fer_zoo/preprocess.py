@@ -21,9 +21,8 @@ def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
     Returns:
         float32 of the same shape; mean 0.5 and std 0.5 give -1 to 1.
     """
-    channels = pixels.shape[1]
     mean, std = (
-        torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1)[:channels] for key in ("mean", "std")
+        torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std")
     )
     return (pixels.float() / 255 - mean) / std
 
@@ -35,7 +34,7 @@ def to_input(
 
     Args:
         images: PIL images of any mode and size, or uint8 arrays (H, W) or (H, W, 3) in RGB order.
-        model: A model, or its pretrained cfg. A model with `in_chans` 3 gets RGB, else gray by PIL's mode "L".
+        model: A model, or its pretrained cfg. With `in_chans` 3 it gets RGB, else gray by PIL's "L".
 
     Returns:
         float32 (N, C, H, W), of the cfg's size, resized by its interpolation where the image has another one.

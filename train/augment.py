@@ -1,4 +1,4 @@
-"""Batched augmentation on the device: one affine sampling for flip, rotation and random resized crop together."""
+"""Batched augmentation on the device: one affine sampling does flip, rotation and random resized crop."""
 
 import math
 
@@ -13,7 +13,7 @@ def random_affine(n: int, recipe: Recipe, generator: torch.Generator) -> torch.T
 
     Args:
         n: Images in the batch.
-        recipe: Gives the chance of a flip, the rotation in degrees, and the crop's range of area and of aspect.
+        recipe: Gives the chance of a flip, the largest rotation, and the crop's ranges of area and aspect.
         generator: On the CPU, so that the draws are the same on every device.
 
     Returns:

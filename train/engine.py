@@ -1,4 +1,4 @@
-"""The one training loop: images on the device as uint8, augmented there, through Accelerate, exactly resumable.
+"""The one training loop: uint8 images on the device, augmented there, through Accelerate, exactly resumable.
 
 A run is a directory:
     config.json        everything that determines the result; another config is refused
@@ -81,8 +81,8 @@ def fit(
 ) -> dict:
     """Trains `model`, or goes on where an interrupted run of the same config stopped.
 
-    The order of images, the augmentation and the dropout come from (seed, fold, epoch, step) alone. The best epoch
-    is the one with the highest validation accuracy; `model` holds its weights afterwards.
+    The order of images, the augmentation and the dropout come from (seed, fold, epoch, step) alone. The best
+    epoch is the one with the highest validation accuracy; `model` holds its weights afterwards.
 
     Args:
         model: A timm model with a pretrained cfg.
@@ -314,7 +314,7 @@ def _resume(accelerator: Accelerator, run_dir: Path) -> tuple[list[dict], int | 
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to reuse freed memory: by default every tensor over 32 MB is mapped, zeroed and unmapped anew.
+    """Tells glibc to reuse freed memory: by default a tensor over 32 MB is mapped, zeroed and unmapped anew.
 
     Measured on 2 cores: a 38 MB copy falls from 14 to 8 ms and fer_resnet trains several times as fast.
     """

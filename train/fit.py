@@ -67,8 +67,8 @@ def main() -> None:
     )
     best = result["best"]
     accelerator.print(
-        f"{args.model}: {best['val_accuracy']:.2f} % on {result['validation_images']:,} clean validation images "
-        f"(epoch {best['epoch']} of {result['epochs']}), {result['train_seconds'] / 60:.1f} minutes"
+        f"{args.model}: {best['val_accuracy']:.2f} % on {result['validation_images']:,} clean validation images"
+        f" (epoch {best['epoch']} of {result['epochs']}), {result['train_seconds'] / 60:.1f} minutes"
     )
 
 

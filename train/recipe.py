@@ -1,4 +1,4 @@
-"""A recipe: everything about a training that is not the model, the data or the seed's fold. TOML, typed, strict."""
+"""A recipe: all about a training that is not the model, the data or the fold. TOML, typed, strict."""
 
 import dataclasses
 import difflib

@@ -1,7 +1,8 @@
 """The architectures; importing this module registers them in timm."""
 
+from ._base import WEIGHTS_DIR
 from .fer_cbam import FerCbam
 from .fer_cnn import FerCnn
 from .fer_resnet import FerResNet
 
-__all__ = ["FerCbam", "FerCnn", "FerResNet"]
+__all__ = ["WEIGHTS_DIR", "FerCbam", "FerCnn", "FerResNet"]

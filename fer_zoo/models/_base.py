@@ -131,7 +131,7 @@ class FaceNet(nn.Module):
 
 
 def cfg(name: str, **kwargs: Any) -> dict[str, Any]:
-    """Pretrained config of the weights `name` ("arch.tag"): the packaged file where there is one, else the Hub.
+    """Pretrained config of the weights `name` ("arch.tag"): the packaged file if there is one, else the Hub.
 
     timm never falls back from a missing `file` to the Hub, hence the question whether it is there.
     """

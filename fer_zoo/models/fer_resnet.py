@@ -58,7 +58,9 @@ class FerResNet(FaceNet):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
     ) -> None:
-        stem = nn.Sequential(FixedKernels(), ConvNormAct(FixedKernels.out_chs, stem_width, 3), nn.MaxPool2d(2))
+        stem = nn.Sequential(
+            FixedKernels(), ConvNormAct(FixedKernels.out_chs, stem_width, 3), nn.MaxPool2d(2)
+        )
         stages = []
         in_chs = stem_width
         for out_chs in widths:
@@ -68,7 +70,9 @@ class FerResNet(FaceNet):
         super().__init__(stem, stages, head, widths, (2, 4, 8), num_classes, in_chans)
 
 
-default_cfgs = generate_default_cfgs({"fer_resnet.paper": cfg("fer_resnet.paper", fixed_input_size=False, pool_size=(6, 6))})
+default_cfgs = generate_default_cfgs(
+    {"fer_resnet.paper": cfg("fer_resnet.paper", fixed_input_size=False, pool_size=(6, 6))}
+)
 
 
 @register_model

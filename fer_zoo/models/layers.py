@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Rows: Sobel x, Sobel y, Laplacian, sharpen, emboss. Each is scaled so that a unit step answers with about one.
-# Sharpen minus four times the Laplacian row is the image itself, so the five maps lose nothing of it.
+# Sobel x, Sobel y, Laplacian, sharpen, emboss, each scaled so that a unit step answers with about one.
+# Sharpen plus four times the Laplacian is the image itself, so the five maps lose nothing of it.
 KERNELS = (
     ((-0.25, 0.0, 0.25), (-0.5, 0.0, 0.5), (-0.25, 0.0, 0.25)),
     ((-0.25, -0.5, -0.25), (0.0, 0.0, 0.0), (0.25, 0.5, 0.25)),
@@ -81,7 +81,7 @@ class FlattenHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
-        """Replaces the classifier; `pool_type` must be None or "flatten", the one pooling that this head has."""
+        """Replaces the classifier; `pool_type` may be None, "" or "flatten", since this head flattens."""
         if pool_type not in (None, "", "flatten"):
             raise ValueError(f"this head flattens its features: global_pool={pool_type!r} cannot apply")
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()

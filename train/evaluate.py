@@ -1,0 +1,143 @@
+"""Scores packaged weights on one split and writes the figures into their results file.
+
+    python train/evaluate.py --model fer_cbam.paper --data SOURCE --split validation
+
+Each split is scored twice: whole, and clean of the images that stand in train too. Test is a release gate:
+every read is logged, and a second weight file under the same name is refused without a written reason.
+"""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import fer_zoo
+from fer_zoo.data import DataError, fingerprint, is_lossy, load_fer2013, seen_in, to_arrays
+from fer_zoo.metrics import scores
+from fer_zoo.models import WEIGHTS_DIR
+from train.engine import predict
+from train.files import sha256, write_atomic
+
+RESULTS_DIR = Path(__file__).resolve().parent.parent / "model_cards" / "results"
+TEST_READS = "test_reads.jsonl"
+
+
+class EvaluationError(ValueError):
+    """A model or a read that is refused; the message is one sentence for the user."""
+
+
+def weight_file(name: str) -> Path:
+    """The packaged file of `name`, "arch.tag".
+
+    Raises:
+        EvaluationError: Nothing is packaged under that name; the message lists what is.
+    """
+    packaged = {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
+    if name not in packaged:
+        raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(packaged) or 'none yet'}")
+    return packaged[name]
+
+
+def evaluate(name: str, data, split: str) -> dict[str, dict]:
+    """Scores of `name` on a split, as `fer_zoo.metrics.scores` gives them: `{split: ..., split_clean: ...}`.
+
+    The forward is single, in fp32, without test-time augmentation.
+    """
+    images, labels = to_arrays(data[split])
+    train_images, _ = to_arrays(data["train"])
+    clean = torch.from_numpy(~seen_in(images, train_images))
+    labels = torch.from_numpy(labels)
+    model = fer_zoo.create_model(name, pretrained=True).eval()
+    logits = predict(model, torch.from_numpy(images).unsqueeze(1))
+    return {split: scores(logits, labels), f"{split}_clean": scores(logits[clean], labels[clean])}
+
+
+def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:
+    """Appends a line to the log of test reads."""
+    line = {
+        "model": name,
+        "sha256": digest,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "test_accuracy": accuracy,
+        "reason": reason,
+    }
+    with (folder / TEST_READS).open("a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def check_test_read(name: str, digest: str, reason: str | None, folder: Path) -> None:
+    """Refuses to read test for a second file of one name without a reason.
+
+    Raises:
+        EvaluationError: Test was read for another file of this name and `reason` is empty.
+    """
+    log = folder / TEST_READS
+    reads = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    other = {read["sha256"] for read in reads if read["model"] == name} - {digest}
+    if other and not reason:
+        raise EvaluationError(
+            f"test was read for {len(other)} other file(s) called {name}: give a --reason, which is logged"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="packaged weights: arch.tag")
+    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
+    parser.add_argument("--split", choices=("validation", "test"), required=True)
+    parser.add_argument("--reason", help="why test is read again for a new file of the same name")
+    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
+    args = parser.parse_args()
+
+    path = weight_file(args.model)
+    digest = sha256(path)
+    if args.split == "test":
+        check_test_read(args.model, digest, args.reason, args.results)
+    data = load_fer2013(args.data)
+    splits = evaluate(args.model, data, args.split)
+    if args.split == "test":
+        log_test_read(args.model, digest, splits["test"]["accuracy"], args.reason, args.results)
+
+    args.results.mkdir(parents=True, exist_ok=True)
+    file = args.results / f"{args.model}.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    if results.get("sha256") != digest:
+        results = {"model": args.model, "sha256": digest, **origin(path)}
+    results["data"] = {"fingerprint": fingerprint(data), "lossy": is_lossy(data)}
+    results["splits"] = results.get("splits", {}) | splits
+    write_atomic(file, json.dumps(results, indent=2) + "\n")
+    for name, figures in splits.items():
+        print(
+            f"{args.model} on {name:>16} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "
+            f"± {figures['accuracy_ci95']:.2f} %, macro-F1 {figures['macro_f1']:.2f} %"
+        )
+
+
+def origin(path: Path) -> dict:
+    """What a weight file says of itself: size, parameters, and the run that made it."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        run = json.loads(file.metadata()["run"])
+    model = timm.create_model(path.stem)
+    return {
+        "bytes": path.stat().st_size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "run": run,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (DataError, EvaluationError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        sys.exit(2)

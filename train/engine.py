@@ -42,7 +42,7 @@ from train.recipe import Recipe
 EVAL_BATCH = 512
 
 
-class RunError(RuntimeError):
+class RunError(ValueError):
     """A run that cannot start or go on; the message is one sentence for the user."""
 
 

@@ -6,7 +6,6 @@ Each split is scored twice: whole, and clean of the images that stand in train t
 every read is logged, and a second weight file under the same name is refused without a written reason.
 """
 
-import argparse
 import json
 import sys
 from datetime import UTC, datetime
@@ -18,9 +17,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import fer_zoo
-from fer_zoo.data import DataError, fingerprint, is_lossy, load_fer2013, seen_in, to_arrays
+from fer_zoo.data import fingerprint, is_lossy, seen_in, to_arrays
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
 from train.files import sha256, write_atomic
 
@@ -87,11 +87,9 @@ def check_test_read(name: str, digest: str, reason: str | None, folder: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser(__doc__)
     parser.add_argument("--model", required=True, help="packaged weights: arch.tag")
-    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
+    add_data_arguments(parser)
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     parser.add_argument("--reason", help="why test is read again for a new file of the same name")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
@@ -101,7 +99,7 @@ def main() -> None:
     digest = sha256(path)
     if args.split == "test":
         check_test_read(args.model, digest, args.reason, args.results)
-    data = load_fer2013(args.data)
+    data = load_data(args)
     splits = evaluate(args.model, data, args.split)
     if args.split == "test":
         log_test_read(args.model, digest, splits["test"]["accuracy"], args.reason, args.results)
@@ -136,8 +134,4 @@ def origin(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, EvaluationError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -16,19 +16,18 @@ from accelerate.utils import set_seed
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import fer_zoo
-from fer_zoo.data import DataError, fingerprint, load_fer2013, seen_in, to_arrays
+from fer_zoo.data import fingerprint, seen_in, to_arrays
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import RunError, Split, create_accelerator, fit
-from train.recipe import RecipeError, load_recipe
+from train.recipe import load_recipe
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser(__doc__)
     parser.add_argument(
         "--model", default="fer_cbam", help="a registered architecture (default: %(default)s)"
     )
-    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
+    add_data_arguments(parser)
     parser.add_argument("--recipe", default="paper", help="a name in train/recipes or a .toml file")
     parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
@@ -48,7 +47,7 @@ def main() -> None:
         raise RunError(f"no model {args.model!r}: the zoo has {', '.join(zoo)}")
 
     with accelerator.main_process_first():
-        data = load_fer2013(args.data)
+        data = load_data(args)
     train_images, train_labels = to_arrays(data["train"])
     images, labels = to_arrays(data["validation"])
     clean = ~seen_in(images, train_images)
@@ -67,8 +66,8 @@ def main() -> None:
     )
     best = result["best"]
     accelerator.print(
-        f"{args.model}: {best['val_accuracy']:.2f} % on {result['validation_images']:,} clean validation images"
-        f" (epoch {best['epoch']} of {result['epochs']}), {result['train_seconds'] / 60:.1f} minutes"
+        f"{args.model}: {best['val_accuracy']:.2f} % on clean validation (n = {result['validation_images']}), "
+        f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
     )
 
 
@@ -80,8 +79,4 @@ def git_revision() -> str | None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, RecipeError, RunError) as error:
-        print(f"fit: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

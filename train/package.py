@@ -3,7 +3,6 @@
 python train/package.py runs/fer_cbam-paper-0 --tag paper
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
+from train.cli import create_parser, run
 from train.files import sha256, write_atomic
 
 MAX_BYTES = 16 << 20
@@ -48,9 +48,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser(__doc__)
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("--tag", required=True, help="what the weights are called: paper, fer2013, ...")
     args = parser.parse_args()
@@ -59,8 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        print(f"package: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -5,15 +5,15 @@
 Figures may differ by two images, since sums are ordered differently from machine to machine.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import DataError, fingerprint, load_fer2013
+from fer_zoo.data import fingerprint
 from fer_zoo.models import WEIGHTS_DIR
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import RESULTS_DIR, evaluate
 from train.files import sha256
 
@@ -46,21 +46,15 @@ def differences(path: Path, data) -> list[str]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
-    data = load_fer2013(parser.parse_args().data)
+def main() -> int:
+    parser = create_parser(__doc__)
+    add_data_arguments(parser)
+    data = load_data(parser.parse_args())
     paths = sorted(WEIGHTS_DIR.glob("*.safetensors"))
     failed = [f"{path.stem}: {text}" for path in paths for text in differences(path, data)]
     print("\n".join(failed) or f"all {len(paths)} weight files give the figures of their results files")
-    sys.exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DataError as error:
-        print(f"verify: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

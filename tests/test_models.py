@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 import fer_zoo
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.models.layers import FixedKernels
+from train.evaluate import RESULTS_DIR, golden_input
+from train.files import sha256
 
 MODELS = ("fer_cbam", "fer_cnn", "fer_kernel_cnn", "fer_resnet")
 PACKAGED = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
@@ -219,19 +221,11 @@ def test_packaged_weights_load_and_name_themselves(name):
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_packaged_weights_keep_their_golden_logits(name):
-    golden = load_file("tests/golden_logits.safetensors")
-    logits = timm.create_model(name, pretrained=True).eval()(golden["faces"])
-    torch.testing.assert_close(logits, golden[name], atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("name", PACKAGED)
-def test_packaged_file_fits_its_results_file(name):
-    from train.evaluate import RESULTS_DIR
-    from train.files import sha256
-
+def test_packaged_file_and_results_file_belong_together(name):
     path = WEIGHTS_DIR / f"{name}.safetensors"
     results = json.loads((RESULTS_DIR / f"{name}.json").read_text())
     assert results["sha256"] == sha256(path)
-    assert path.stat().st_size < 16 << 20
+    assert path.stat().st_size == results["bytes"] < 16 << 20
     assert {"validation_clean", "test", "test_clean"} <= results["splits"].keys()
+    logits = timm.create_model(name, pretrained=True).eval()(golden_input())
+    torch.testing.assert_close(logits, torch.tensor(results["golden_logits"]), atol=1e-3, rtol=1e-3)

@@ -17,6 +17,7 @@ import train.cli
 import train.evaluate
 import train.fit
 import train.package
+import train.report
 import train.verify
 from fer_zoo.metrics import scores
 from fer_zoo.preprocess import normalize, to_input
@@ -215,3 +216,8 @@ def test_scores_by_hand():
     assert figures["confusion"][0] == [1, 1, 0, 0, 0, 0, 0]
     assert figures["ece"] == pytest.approx(25) and figures["brier"] == pytest.approx(0.5)
     assert figures["nll"] == pytest.approx(10)
+
+
+def test_readme_says_what_the_results_files_say():
+    readme = train.report.README.read_text()
+    assert train.report.with_table(readme, train.report.zoo_table()) == readme

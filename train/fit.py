@@ -66,7 +66,7 @@ def main() -> None:
     )
     best = result["best"]
     accelerator.print(
-        f"{args.model}: {best['val_accuracy']:.2f} % on clean validation (n = {result['validation_images']}), "
+        f"{args.model}: {best['val_accuracy']:.2f} % on clean validation of {result['validation_images']} images, "
         f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
     )
 

@@ -64,9 +64,9 @@ def main() -> None:
         config={"model": args.model, "data": fingerprint(data), "git": git_revision()},
         compile_attention=args.compile,
     )
-    best = result["best"]
+    best, images = result["best"], result["validation_images"]
     accelerator.print(
-        f"{args.model}: {best['val_accuracy']:.2f} % on clean validation of {result['validation_images']} images, "
+        f"{args.model}: {best['val_accuracy']:.2f} % of {images:,} clean validation images, "
         f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
     )
 

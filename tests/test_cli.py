@@ -1,0 +1,146 @@
+"""The command line, as a user meets it: what stands on stdout, on stderr, and the exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import fer_zoo
+from fer_zoo import EXPRESSIONS
+from fer_zoo.cli import main
+
+PHOTOS = Path(__file__).resolve().parent.parent / "examples"
+ASTRONAUT = PHOTOS / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_file(fer_zoo.create_model("fer_cnn").state_dict(), path, metadata={"arch": "fer_cnn"})
+    return str(path)
+
+
+@pytest.fixture
+def predict(capsys, model):
+    """Run `fer-zoo predict`; gives the exit code, stdout and stderr."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        code = main(["predict", "--model", model, "--faces", "mtcnn", *map(str, args)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_photo(predict):
+    code, out, err = predict(ASTRONAUT)
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert line.startswith(f"{ASTRONAUT}: ")
+    assert any(label in line for label in EXPRESSIONS)
+    assert "%, face at (1" in line
+
+
+def test_a_folder_at_any_depth(predict, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/photo.JPG").write_bytes(ASTRONAUT.read_bytes())
+    Image.new("RGB", (60, 60)).save(tmp_path / "empty.png")
+    (tmp_path / "notes.txt").write_text("no image, and not meant to be one")
+    code, out, err = predict(tmp_path)
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert "photo.JPG" in first
+    assert second == f"{tmp_path / 'empty.png'}: no face"
+
+
+def test_json_lines(predict):
+    code, out, _ = predict("--json", ASTRONAUT, ASTRONAUT)
+    assert code == 0
+    photos = [json.loads(line) for line in out.splitlines()]
+    assert [photo["photo"] for photo in photos] == [str(ASTRONAUT)] * 2
+    (face,) = photos[0]["faces"]
+    assert tuple(face["probs"]) == EXPRESSIONS
+    assert face["confidence"] == max(face["probs"].values())
+
+
+def test_csv_rows(predict, tmp_path):
+    awkward = tmp_path / 'a "photo", no. 1.jpg'
+    awkward.write_bytes(ASTRONAUT.read_bytes())
+    code, out, _ = predict("--csv", awkward, ASTRONAUT)
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["photo"] for row in rows] == [str(awkward), str(ASTRONAUT)]
+    assert sum(float(rows[0][label]) for label in EXPRESSIONS) == pytest.approx(1, abs=1e-4)
+    assert rows[0]["label"] in EXPRESSIONS
+
+
+def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 10_000)).save(bomb)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, out, err = predict(text, tmp_path / "gone.jpg", ASTRONAUT, bomb, empty)
+    assert code == 2
+    assert [line.split(": ")[0] for line in out.splitlines()] == [str(ASTRONAUT)]
+    assert len(err.splitlines()) == 4
+    for words in ("no image in the folder", "text.jpg' is not an image", "no file", "too large"):
+        assert words in err
+    assert all(line.startswith("fer-zoo: ") for line in err.splitlines())
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--model", "fer_cban"], "did you mean fer_cbam"),
+        (["--model", "gone.safetensors"], "no model file 'gone.safetensors'"),
+    ],
+)
+def test_bad_models(capsys, args, words):
+    assert main(["predict", str(ASTRONAUT), *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["predict"], ["predict", "x", "--json", "--csv"], ["predict", "x", "--faces", "z"]]
+)
+def test_wrong_use(capsys, args):
+    with pytest.raises(SystemExit) as exit:
+        main(args)
+    assert exit.value.code == 2
+    assert "usage: fer-zoo" in capsys.readouterr().err
+
+
+def test_models_table(capsys):
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {line.split(".")[0] for line in lines}
+    assert {"fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam"} <= names
+    (cnn,) = [line for line in lines if line.startswith("fer_cnn.paper")]
+    assert "1,274,375" in cnn
+
+
+def test_as_a_program_in_a_pipe(model):
+    """The console script: version, file names that are no text, and a reader that stops early."""
+    python = [sys.executable, "-m", "fer_zoo.cli"]
+    version = subprocess.run([*python, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout == f"fer-zoo {fer_zoo.__version__}\n"
+    many = [*python, "predict", "--model", model, "--faces", "whole", *[str(ASTRONAUT)] * 3, b"gone\xff.jpg"]
+    with subprocess.Popen(many, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors

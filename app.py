@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 # Read by gradio on import: no usage statistics leave this machine.
@@ -15,6 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gradio as gr
 import timm
@@ -57,7 +59,8 @@ where they did not, red, then yellow where they did most. All seven maps of a fa
 can be compared.
 
 **Privacy.** Photos are read by the machine that runs this page and passed on to no one. Nothing is stored
-but a temporary copy, which is deleted after about an hour. No part of the page comes from another server.
+but a temporary copy, which is deleted after about an hour, or when the app ends. No part of the page comes
+from another server.
 
 **Where the law forbids it.** In the European Union, AI systems that infer emotions of people at work or in
 education are prohibited, except for medical or safety reasons (EU AI Act, Art. 5(1)(f)). Do not use this
@@ -73,6 +76,15 @@ table.bars th { width: 5.5em; text-align: left; font-weight: 400; }
 table.bars td:last-child { width: 4.2em; text-align: right; }
 table.bars div { height: 1em; min-width: 2px; border-radius: 3px; }
 table.bars tr.top :is(th, td) { font-weight: 700; }
+"""
+# A format that the browser cannot show (HEIC in most) leaves no broken picture: the result is shown anyway.
+HEAD = """
+<script>
+for (const kind of ["error", "load"])
+  document.addEventListener(kind, ({ target }) => {
+    if (target.tagName === "IMG") target.style.visibility = kind === "error" ? "hidden" : "";
+  }, true);
+</script>
 """
 
 
@@ -285,13 +297,17 @@ def main() -> None:
     except (ModelError, DetectorError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    build().launch(
-        theme=gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
-        css=CSS,
-        max_file_size=MAX_FILE_SIZE,
-        ssr_mode=False,
-        footer_links=["api"],
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that files are deleted
+    with TemporaryDirectory(prefix="fer-zoo-") as files:
+        os.environ["GRADIO_TEMP_DIR"] = files
+        build().launch(
+            theme=gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+            css=CSS,
+            head=HEAD,
+            max_file_size=MAX_FILE_SIZE,
+            ssr_mode=False,
+            footer_links=["api"],
+        )
 
 
 if __name__ == "__main__":

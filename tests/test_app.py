@@ -1,0 +1,153 @@
+"""The Space from outside: `/predict` as a program calls it, and the pictures that it draws."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from fer_zoo.drawing import draw_faces, overlay
+from fer_zoo.labels import COLORS, EXPRESSIONS
+from fer_zoo.recognizer import Face
+
+
+@pytest.fixture(scope="module")
+def client(app) -> Client:
+    return Client(app.url, verbose=False)
+
+
+def predict(client: Client, photo, **settings):
+    return client.predict(handle_file(photo), **settings, api_name="/predict")
+
+
+def face(box, label="happy") -> Face:
+    probs = dict.fromkeys(EXPRESSIONS, 0.1) | {label: 0.4}
+    return Face(box, 0.9, probs, label, 0.4, None, Image.new("RGB", (48, 48)))
+
+
+def test_astronaut_looks_happy(client, examples):
+    (found,) = predict(client, examples / "astronaut.jpg")
+    assert found["label"] == "happy"
+    assert list(found["probs"]) == list(EXPRESSIONS)
+    assert math.isclose(sum(found["probs"].values()), 1, abs_tol=1e-5)
+    assert found["confidence"] == max(found["probs"].values()) == found["probs"]["happy"]
+    assert 0 < found["score"] <= 1
+    x1, y1, x2, y2 = found["box"]
+    assert x1 < 225 < x2 and y1 < 128 < y2, "the box holds her nose"
+
+
+def test_whole_picture_as_a_face(client, tmp_path, examples):
+    with Image.open(examples / "astronaut.jpg") as photo:
+        photo.crop((160, 50, 290, 180)).save(tmp_path / "face.png")
+    (found,) = predict(client, tmp_path / "face.png", already_face=True)
+    assert found["box"] == [0, 0, 130, 130]
+    assert found["label"] == "happy"
+
+
+def test_no_face_is_an_empty_list(client, tmp_path):
+    Image.new("RGB", (300, 200), "gray").save(tmp_path / "gray.png")
+    assert predict(client, tmp_path / "gray.png") == []
+
+
+def test_photo_is_turned_upright(client, tmp_path, examples):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    with Image.open(examples / "astronaut.jpg") as photo:
+        photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.jpg", quality=92, exif=exif)
+    (found,) = predict(client, tmp_path / "lying.jpg")
+    x1, y1, x2, y2 = found["box"]
+    assert x1 < 225 < x2 and y1 < 128 < y2
+
+
+def test_every_model_of_the_picker_answers(app, client, examples):
+    (model,) = (
+        c for c in httpx.get(f"{app.url}/config").json()["components"] if c["props"].get("label") == "Model"
+    )
+    names = [value for _, value in model["props"]["choices"]]
+    assert names
+    for name in names:
+        assert len(predict(client, examples / "astronaut.jpg", model=name)) == 1
+
+
+def test_unknown_model_is_refused(client, examples):
+    with pytest.raises(AppError, match="hf-hub:someone/model"):
+        predict(client, examples / "astronaut.jpg", model="hf-hub:someone/model")
+
+
+def test_bad_file_is_named_in_one_sentence(client, tmp_path):
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(AppError, match=r"^'notes\.jpg' is not an image[^\n]*\.$"):
+        predict(client, tmp_path / "notes.jpg")
+
+
+def test_too_large_file_is_refused(client, tmp_path):
+    (tmp_path / "large.jpg").write_bytes(bytes(27_000_000))
+    with pytest.raises(Exception, match="maximum"):
+        predict(client, tmp_path / "large.jpg")
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_files_of_the_server_are_not_read(app, examples, meta):
+    photo = {"path": str(examples / "astronaut.jpg"), **meta}
+    call = httpx.post(f"{app.url}/gradio_api/call/predict", json={"data": [photo, None, False]}).json()
+    answer = httpx.get(f"{app.url}/gradio_api/call/predict/{call['event_id']}").text
+    assert answer.startswith("event: error")
+
+
+def test_visitors_at_the_same_time_get_their_own_answers(client, examples):
+    photos = [examples / name for name in ("astronaut.jpg", "grace_hopper.jpg")]
+    alone = [predict(client, photo) for photo in photos]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: predict(client, photos[i % 2]), range(16)))
+    assert alone[0] != alone[1]
+    assert together == alone * 8
+
+
+def test_nothing_of_a_visitor_is_kept_after_the_end(start_app, tmp_path):
+    def uploads():
+        return list(app.files.rglob("visitor.png"))
+
+    Image.new("RGB", (200, 200), "olive").save(tmp_path / "visitor.png")
+    app = start_app()
+    predict(Client(app.url, verbose=False), tmp_path / "visitor.png")
+    assert uploads()
+    app.stop()
+    assert not uploads()
+
+
+def test_boxes_are_drawn_where_the_faces_are():
+    photo = Image.new("RGB", (400, 300), "black")
+    drawn = np.asarray(
+        draw_faces(photo, [face((100, 100, 200, 220), "sad"), face((-20, 5, 60, 90), "happy")])
+    )
+    assert drawn.shape == (300, 400, 3)
+    sad, happy = (tuple(bytes.fromhex(COLORS[name][1:])) for name in ("sad", "happy"))
+    assert tuple(drawn[150, 100]) == sad and tuple(drawn[220, 150]) == sad
+    assert tuple(drawn[50, 60]) == happy
+    assert not drawn[150, 150].any() and not drawn[280, 380].any()
+    assert not np.asarray(photo).any(), "the photo itself stays as it was"
+
+
+def test_large_photo_is_reduced_with_its_boxes():
+    drawn = draw_faces(Image.new("RGB", (4000, 2000)), [face((1000, 1000, 2000, 1500))], max_size=1000)
+    assert drawn.size == (1000, 500)
+    assert drawn.getpixel((250, 300)) == tuple(bytes.fromhex(COLORS["happy"][1:]))
+
+
+def test_overlay_colours_only_where_the_map_speaks():
+    crop = Image.new("RGB", (60, 60), (100, 100, 100))
+    heat = np.zeros((6, 6), np.float32)
+    heat[:, :2] = 1
+    picture = np.asarray(overlay(crop, heat, 120)).astype(int)
+    assert picture.shape == (120, 120, 3)
+    assert (picture[:, 80:] == 100).all()
+    left = picture[60, 10]
+    assert left[0] > 150 and left[0] - left[2] >= 0
+    weak = np.asarray(overlay(crop, heat * 0.5, 120)).astype(int)
+    assert np.abs(weak[60, 10] - 100).sum() > 0

@@ -193,8 +193,8 @@ def show_map(reading: Reading | None, number: int | None, expression: str | None
     else:
         strength = explanation.maps[expression].max()
         words = (
-            f"Coloured parts speak for **{expression}** ({face.probs[expression]:.1%}); "
-            f"the strongest has {strength:.0%} of the strongest in all seven maps."
+            f"Coloured parts speak for **{expression}** ({face.probs[expression]:.1%}). "
+            f"The strongest of them reaches {strength:.0%} of the strongest in all seven maps."
         )
     return [overlay(face.crop, explanation.maps[expression], FACE_SIZE), words]
 

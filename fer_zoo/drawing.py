@@ -63,7 +63,7 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.8
     face = np.asarray(crop.convert("L").convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     heat = cv2.resize(np.asarray(heat, np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]
-    alpha = opacity * heat[..., None]
+    alpha = opacity * np.sqrt(heat)[..., None]  # the root lets weak places be seen at all
     return Image.fromarray((face * (1 - alpha) + color * alpha + 0.5).astype(np.uint8))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -15,6 +17,7 @@ from PIL import Image
 from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.recognizer import Face
+from train.app_process import running_app
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,10 @@ def client(app) -> Client:
 
 def predict(client: Client, photo, **settings):
     return client.predict(handle_file(photo), **settings, api_name="/predict")
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
 
 
 def face(box, label="happy") -> Face:
@@ -109,16 +116,26 @@ def test_visitors_at_the_same_time_get_their_own_answers(client, examples):
     assert together == alone * 8
 
 
-def test_nothing_of_a_visitor_is_kept_after_the_end(start_app, tmp_path):
-    def uploads():
-        return list(app.files.rglob("visitor.png"))
-
+def test_nothing_of_a_visitor_is_kept_after_the_end(tmp_path):
     Image.new("RGB", (200, 200), "olive").save(tmp_path / "visitor.png")
-    app = start_app()
-    predict(Client(app.url, verbose=False), tmp_path / "visitor.png")
-    assert uploads()
-    app.stop()
-    assert not uploads()
+    files = tmp_path / "files"
+    files.mkdir()
+    with running_app(TMPDIR=str(files)) as app:
+        predict(Client(app.url, verbose=False), tmp_path / "visitor.png")
+        assert list(files.rglob("visitor.png"))
+        app.process.terminate()
+        app.process.wait(timeout=60)
+    assert not list(files.rglob("visitor.png"))
+
+
+def test_requirements_of_the_space_are_ours_at_tested_versions(examples):
+    root = examples.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    needed = project["dependencies"] + project["optional-dependencies"]["demo"]
+    pinned = [line for line in (root / "requirements.txt").read_text().splitlines() if "==" in line]
+    tested = (root / "constraints.txt").read_text().splitlines()
+    assert sorted(map(name_of, pinned)) == sorted(map(name_of, needed))
+    assert {line.partition(";")[0].strip() for line in pinned} <= set(tested)
 
 
 def test_boxes_are_drawn_where_the_faces_are():

@@ -1,17 +1,14 @@
-"""How long the Space takes to start, and to answer `/predict` for a 12-megapixel photo.
+"""Times the Space: its start, and `/predict` for a 12-megapixel photo with one face.
 
     python train/benchmark_app.py
 
-The app runs in its own process; the client reaches it on the loopback address, as a visitor's program would.
+The client reaches the app on the loopback address, as a visitor's program would; the upload counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,58 +16,31 @@ from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-START_LIMIT = 120  # seconds after which the app counts as broken
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from train.app_process import ROOT, running_app
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=10, help="calls of /predict (default: %(default)s)")
     args = parser.parse_args()
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    env = os.environ | {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(url, app)
-        print(f"start-up: {time.perf_counter() - started:.1f} s")
-        seconds = time_predictions(url, args.repeats)
-        print(
-            f"/predict, 12 megapixels: median {statistics.median(seconds):.2f} s of {len(seconds)}, "
-            f"{min(seconds):.2f} to {max(seconds):.2f} s"
-        )
-    finally:
-        app.terminate()
-        app.wait()
-
-
-def wait_for(url: str, app: subprocess.Popen) -> None:
-    """Return as soon as the page is served."""
-    import httpx
-
-    deadline = time.perf_counter() + START_LIMIT
-    while time.perf_counter() < deadline and app.poll() is None:
-        try:
-            httpx.get(url).raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise SystemExit("The app did not start.")
+    with running_app() as app:
+        print(f"start-up: {app.seconds:.1f} s")
+        seconds = time_predictions(app.url, args.repeats)
+    low, median, high = min(seconds), statistics.median(seconds), max(seconds)
+    print(f"/predict, 12 megapixels: median {median:.2f} s of {len(seconds)} ({low:.2f} to {high:.2f} s)")
 
 
 def time_predictions(url: str, repeats: int) -> list[float]:
-    """Seconds of each call, upload included."""
+    """Seconds of each call."""
     from gradio_client import Client, handle_file
 
     client = Client(url, verbose=False)
+    seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        seconds = []
-        for repeat in range(repeats):
-            photo = large_photo(Path(folder) / f"{repeat}.jpg", shade=repeat)
+        photos = [large_photo(Path(folder) / f"{shade}.jpg", shade) for shade in range(repeats)]
+        for photo in photos:
             started = time.perf_counter()
             faces = client.predict(handle_file(photo), api_name="/predict")
             seconds.append(time.perf_counter() - started)

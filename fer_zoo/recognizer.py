@@ -95,8 +95,8 @@ class Recognizer:
 
     Raises:
         ModelError: No such model, its weights cannot be had, or it has no names for its classes.
-        ValueError: No such detector or device.
-        DetectorError: The detector cannot be set up.
+        DetectorError: No such detector, or it cannot be set up.
+        ValueError: No such device.
     """
 
     def __init__(

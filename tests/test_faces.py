@@ -262,5 +262,5 @@ def test_yunet_is_downloaded_only_when_asked_for_and_checked(empty_cache, monkey
 
 
 def test_unknown_detector():
-    with pytest.raises(ValueError, match="no face detector 'haar'; choose one of auto, yunet, mtcnn, whole"):
+    with pytest.raises(DetectorError, match="no face detector 'haar'; choose one of auto, yunet"):
         get_detector("haar")

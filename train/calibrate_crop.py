@@ -1,118 +1,111 @@
-"""Measure how FER2013 frames faces, for `fer_zoo.faces.crop_face`.
+"""Measure how FER2013 frames faces, and how well `fer_zoo.faces.face_frame` finds that frame again.
 
-    python train/calibrate_crop.py --data SOURCE
+    python train/calibrate_crop.py --data SOURCE [--split validation --model fer_cbam]
 
-Runs the face detectors over FER2013's own images and prints where the face lies in them, as shares of the
-image's side, and which rule to find that frame again from a detection varies least. A good rule has a small
-spread: the interquartile range of what it would have to say to hit every image's frame exactly.
+Runs the face detectors over FER2013's own images and prints quartiles: where the face lies, in shares of the
+image's side; by how much each length must be multiplied to give that side (the best is the one with the least
+spread); where between eyes and mouth the centre lies; and what `face_frame` says, which should be side 1 and
+centre (0.5, 0.5). With a model, its accuracy on the images as they are and as cut by that rule.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
-from fer_zoo.data import DataError, load_fer2013, to_arrays
-from fer_zoo.faces import Detection, DetectorError, FaceDetector, get_detector
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo.data import to_arrays
+from fer_zoo.faces import Detection, crop_face, face_frame, get_detector
+from fer_zoo.preprocess import to_input
+from fer_zoo.recognizer import load_model
+from train.cli import add_data_arguments, create_parser, load_data, run
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="any source that fer_zoo.data.load_fer2013 reads")
+def main() -> None:
+    parser = create_parser(__doc__)
+    add_data_arguments(parser)
     parser.add_argument("--split", default="train", choices=("train", "validation"))
     parser.add_argument("--images", type=int, default=3000, help="how many, evenly spread over the split")
     parser.add_argument("--detectors", nargs="+", default=["mtcnn", "yunet"])
+    parser.add_argument("--model", help="also compare its accuracy; sensible on the validation split")
     args = parser.parse_args()
-    try:
-        detectors = {name: get_detector(name) for name in args.detectors}
-        images, _ = to_arrays(load_fer2013(args.data)[args.split])
-    except (DataError, DetectorError, ValueError) as error:
-        parser.error(str(error))
-    picked = images[np.linspace(0, len(images) - 1, min(args.images, len(images))).astype(int)]
+    detectors = {name: get_detector(name) for name in args.detectors}
+    model = load_model(args.model).eval() if args.model else None
+    images, labels = to_arrays(load_data(args)[args.split])
+    picked = np.linspace(0, len(images) - 1, min(args.images, len(images))).astype(int)
     for name, detector in detectors.items():
-        report(name, picked, detector)
-    return 0
+        found, faces, photos = [], [], []
+        for index in tqdm(picked, name, disable=None):
+            # Five times the size, so that rounding to pixels costs nothing.
+            photo = Image.fromarray(images[index]).resize((240, 240), Image.Resampling.BICUBIC).convert("RGB")
+            best = detector.detect(np.asarray(photo))[:1]
+            if best:
+                found.append(index)
+                faces += best
+                photos.append(np.asarray(photo))
+        print(f"\n{name}: a face in {len(found)} of {len(picked)} images       q25  median     q75")
+        report(faces, side=240)
+        if model is not None:
+            crops = [crop_face(photo, face) for photo, face in zip(photos, faces, strict=True)]
+            print(f"  accuracy of {args.model} on these images")
+            print(f"    as they are {accuracy(model, images[found], labels[found]):9.1%}")
+            print(f"    cut out again {accuracy(model, crops, labels[found]):7.1%}")
 
 
-def report(name: str, images: np.ndarray, detector: FaceDetector) -> None:
-    """Print one detector's numbers over (N, H, W) uint8 images."""
-    found = [detector.detect(np.stack([image] * 3, axis=-1)) for image in tqdm(images, name, disable=None)]
-    best = [faces[0] for faces in found if faces]
-    print(f"\n{name}: a face in {len(best)} of {len(images)} images")
-    side = images.shape[1]
-    lengths = {key: np.array(values) / side for key, values in measure(best, lengths_of).items()}
-    points = {key: np.array(values) / side for key, values in measure(best, points_of).items()}
-
-    print("  share of the image's side            q25  median     q75")
-    for key, values in lengths.items():
-        print(f"    {key:28}{quartiles(values)}")
-    for key, values in points.items():
-        print(f"    {key + ', x':28}{quartiles(values[:, 0])}")
-        print(f"    {key + ', y':28}{quartiles(values[:, 1])}")
-
-    print("  side of the frame / length           q25  median     q75   spread/median")
-    for key, values in lengths.items():
-        ratio = 1 / values
-        print(f"    {key:28}{quartiles(ratio)}{spread(ratio) / np.median(ratio):12.3f}")
-
-    print("  centre of the frame - point: median x, y in units of the length, spread x, y in image sides")
-    for length, values in lengths.items():
-        for point, places in points.items():
-            offset = (0.5 - places) / values[:, None]
-            middle = np.median(offset, axis=0)
-            missed = places + middle * values[:, None]
-            print(
-                f"    {point + ' by ' + length:44}{middle[0]:8.3f}{middle[1]:8.3f}"
-                f"{spread(missed[:, 0]):8.3f}{spread(missed[:, 1]):8.3f}"
-            )
-
-
-def measure(faces: list[Detection], what) -> dict[str, list]:
-    """The measures of every face, by name."""
-    rows = [what(face) for face in faces]
-    return {key: [row[key] for row in rows] for key in rows[0]}
-
-
-def lengths_of(face: Detection) -> dict[str, float]:
-    """Lengths that grow with a face, in pixels."""
-    x1, y1, x2, y2 = face.box
-    left_eye, right_eye, _, left_mouth, right_mouth = face.landmarks
-    eyes = float(np.hypot(*(right_eye - left_eye)))
-    eye_mouth = float(np.hypot(*((left_mouth + right_mouth) - (left_eye + right_eye)) / 2))
-    return {
-        "box width": x2 - x1,
-        "box height": y2 - y1,
-        "box side (root of area)": float(np.sqrt((x2 - x1) * (y2 - y1))),
-        "between the eyes": eyes,
-        "eyes to mouth": eye_mouth,
-        "eyes + eyes to mouth": eyes + eye_mouth,
-        "larger of these two": max(eyes, eye_mouth),
-        "spread of landmarks": float(np.sqrt(face.landmarks.var(axis=0).sum())),
+def report(faces: Sequence[Detection], side: int) -> None:
+    """Print the quartiles over one face per image of `side` pixels."""
+    boxes = np.array([face.box for face in faces]) / side
+    points = np.array([face.landmarks for face in faces]) / side
+    eyes, mouth = points[:, :2].mean(axis=1), points[:, 3:].mean(axis=1)
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    lengths = {
+        "box width": width,
+        "box height": height,
+        "root of box area": np.sqrt(width * height),
+        "between the eyes": np.linalg.norm(points[:, 1] - points[:, 0], axis=1),
+        "eyes to mouth": np.linalg.norm(mouth - eyes, axis=1),
+        "spread of landmarks": np.sqrt(points.var(axis=1).sum(axis=1)),
     }
+    places = {"box centre": (boxes[:, :2] + boxes[:, 2:]) / 2, "middle of the eyes": eyes}
+
+    print("  share of the image's side")
+    for name, values in lengths.items():
+        show(name, values)
+    for name, values in places.items():
+        show(f"{name}, x", values[:, 0])
+        show(f"{name}, y", values[:, 1])
+
+    print("  image's side / length                                      spread / median")
+    for name, values in lengths.items():
+        low, median, high = np.quantile(1 / values, (0.25, 0.5, 0.75))
+        show(name, 1 / values, f"{(high - low) / median:12.3f}")
+
+    print("  image's centre on the way from the eyes (0) to the mouth (1)")
+    way = mouth - eyes
+    show("share of the way", ((0.5 - eyes) * way).sum(axis=1) / (way**2).sum(axis=1))
+
+    print("  what face_frame finds")
+    frames = np.array([face_frame(face) for face in faces]) / side
+    for name, values in zip(("centre, x", "centre, y", "side"), frames.T, strict=True):
+        show(name, values)
 
 
-def points_of(face: Detection) -> dict[str, np.ndarray]:
-    """Points of a face, (2,) in pixels."""
-    x1, y1, x2, y2 = face.box
-    return {
-        "centre of the box": np.array([(x1 + x2) / 2, (y1 + y2) / 2]),
-        "middle of the eyes": face.landmarks[:2].mean(axis=0),
-        "middle of eyes and mouth": face.landmarks[[0, 1, 3, 4]].mean(axis=0),
-        "mean of landmarks": face.landmarks.mean(axis=0),
-    }
+def show(name: str, values: np.ndarray, more: str = "") -> None:
+    print(f"    {name:32}" + "".join(f"{q:8.3f}" for q in np.quantile(values, (0.25, 0.5, 0.75))) + more)
 
 
-def quartiles(values: np.ndarray) -> str:
-    return "".join(f"{q:8.3f}" for q in np.quantile(values, (0.25, 0.5, 0.75)))
-
-
-def spread(values: np.ndarray) -> float:
-    low, high = np.quantile(values, (0.25, 0.75))
-    return float(high - low)
+def accuracy(model: nn.Module, images: Sequence, labels: np.ndarray) -> float:
+    with torch.inference_mode():
+        batches = [to_input(images[i : i + 256], model) for i in range(0, len(images), 256)]
+        predicted = torch.cat([model(x).argmax(dim=1) for x in batches])
+    return float((predicted.numpy() == labels).mean())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test verify
+.PHONY: demo test verify data-given
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python app.py
@@ -15,14 +15,16 @@ test: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/pytest
 
-verify: $(VENV)/.dev
-	@test -n "$(DATA)" || { echo "Say where FER2013 is: make verify DATA=path/to/fer2013" >&2; exit 2; }
+verify: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/verify.py --data "$(DATA)"
 
-# One stamp file an extra: a second run installs nothing until the requirements change.
+data-given:
+	@test -n "$(DATA)" || { echo "Say where FER2013 is: make verify DATA=path/to/fer2013" >&2; exit 2; }
+
+# One stamp file an extra (dev has all of demo): a second run installs nothing until the requirements change.
 $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "fer-zoo needs Python 3.11, 3.12 or 3.13 (name one: make $(MAKECMDGOALS) PYTHON=python3.12)." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -c constraints.txt -e ".[$*]"
-	touch $@
+	touch $@ $(if $(filter dev,$*),$(VENV)/.demo)

@@ -147,7 +147,7 @@ class YuNet:
         DetectorError: OpenCV cannot read the file.
     """
 
-    def __init__(self, path: str | Path, min_score: float = 0.7):
+    def __init__(self, path: str | Path, min_score: float = 0.75):
         import cv2
 
         self.path = str(path)

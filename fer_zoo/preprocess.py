@@ -21,9 +21,7 @@ def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
     Returns:
         float32 of the same shape; mean 0.5 and std 0.5 give -1 to 1.
     """
-    mean, std = (
-        torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std")
-    )
+    mean, std = (torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std"))
     return (pixels.float() / 255 - mean) / std
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_fer2013 import draw, write_parquet
 from safetensors.torch import load_file
 
 import train.cli
@@ -21,7 +22,6 @@ import train.report
 import train.verify
 from fer_zoo.metrics import scores
 from fer_zoo.preprocess import normalize, to_input
-from tests.drawn_fer2013 import draw, write_parquet
 from train.augment import augment, random_affine
 from train.evaluate import check_test_read, log_test_read
 from train.package import package

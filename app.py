@@ -108,7 +108,10 @@ def recognizer(model: str, whole: bool = False) -> Recognizer:
 
 
 def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Face]]:
-    file = io.BytesIO(Path(path).read_bytes())
+    try:
+        file = io.BytesIO(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise ImageError("This photo was deleted in the meantime; please add it again.") from None
     file.name = Path(path).name  # messages name the visitor's file, not where the server put it
     image = load_image(file)
     return image, recognizer(model, whole)(image)
@@ -167,7 +170,14 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
 
 def nothing(message: str, image: Image.Image | None = None) -> list:
     shown = gr.Image(draw_faces(image, []), visible=True) if image else gr.Image(None, visible=False)
-    return [message, shown, None, gr.Row(visible=False), gr.Radio(choices=[], value=None), *[None] * 5]
+    return [
+        message,
+        shown,
+        None,
+        gr.Row(visible=False),
+        gr.Radio(choices=[], value=None, visible=False),
+        *[None] * 5,
+    ]
 
 
 def show_face(reading: Reading | None, number: int | None) -> list:

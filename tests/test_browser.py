@@ -117,6 +117,10 @@ def test_faces_are_chosen_by_number_and_by_click(page, examples, tmp_path):
     )
     assert hopper.locator("input").is_checked()
 
+    page.get_by_label("Remove Image").click()
+    wait_for_text(page, "#status", "Add a photo")
+    assert not page.locator("#face").is_visible() and not page.locator("#shown").is_visible()
+
 
 def test_example_photo(page):
     page.get_by_role("button").filter(has=page.locator("img[src*=astronaut]")).click()

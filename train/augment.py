@@ -1,36 +1,77 @@
-"""Batched augmentation on the device: one affine sampling does flip, rotation and random resized crop."""
+"""Batched augmentation on the device: one affine sampling does flip, rotation, crop, shift and resize.
+
+What is done to a batch is drawn on the CPU, for the whole batch of all processes, so that it depends neither
+on the device nor on how many processes share the batch.
+"""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from train.recipe import Recipe
 
+GRAY = 127.5  # the middle of the range: what erased pixels become, and what contrast is stretched about
 
-def random_affine(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Draws n maps from output to input coordinates, each in -1 to 1.
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each image of one batch.
+
+    Attributes:
+        theta: float32 (B, 2, 3), maps from output to input coordinates, each in -1 to 1.
+        tone: float32 (B, 2), factor of the contrast and offset in pixel values; None leaves them.
+        erase: float32 (B, 4), left, top, right, bottom of the erased rectangle, 0 to 1; None erases nothing.
+    """
+
+    theta: torch.Tensor
+    tone: torch.Tensor | None
+    erase: torch.Tensor | None
+
+    def rows(self, rows: torch.Tensor | slice, device: torch.device) -> "Augmentation":
+        """The part of some rows, on the device."""
+        parts = (self.theta, self.tone, self.erase)
+        return Augmentation(*(None if part is None else part[rows].to(device) for part in parts))
+
+
+def draw_augmentation(n: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
+    """Draws what happens to each of n images.
 
     Args:
         n: Images in the batch.
-        recipe: Gives the chance of a flip, the largest rotation, and the crop's ranges of area and aspect.
-        generator: On the CPU, so that the draws are the same on every device.
-
-    Returns:
-        float32 (n, 2, 3), what `torch.nn.functional.affine_grid` takes.
+        recipe: Gives the chances and ranges.
+        generator: On the CPU.
     """
+    theta = random_affine(n, recipe, generator)
+    tone = erase = None
+    if recipe.jitter > 0:
+        change = torch.empty(n, 2).uniform_(-recipe.jitter, recipe.jitter, generator=generator)
+        tone = torch.stack([1 + change[:, 0], GRAY * change[:, 1]], 1)
+    if recipe.erasing > 0:
+        erase = random_boxes(n, recipe, generator)
+    return Augmentation(theta, tone, erase)
+
+
+def random_affine(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Draws n maps of flip, rotation, crop and shift, float32 (n, 2, 3), as `affine_grid` takes them."""
 
     def uniform(low: float, high: float) -> torch.Tensor:
         return torch.empty(n).uniform_(low, high, generator=generator)
 
+    largest = max(1.0, math.sqrt(recipe.crop_scale[1]))
     area = uniform(*recipe.crop_scale)
     aspect = uniform(math.log(recipe.crop_ratio[0]), math.log(recipe.crop_ratio[1])).exp()
-    width = (area * aspect).sqrt().clamp(max=1)
-    height = (area / aspect).sqrt().clamp(max=1)
+    width = (area * aspect).sqrt().clamp(max=largest)
+    height = (area / aspect).sqrt().clamp(max=largest)
     angle = uniform(-recipe.degrees, recipe.degrees).deg2rad()
     flip = 1 - 2 * (uniform(0, 1) < recipe.flip).float()
-    shift_x = uniform(-1, 1) * (1 - width)
-    shift_y = uniform(-1, 1) * (1 - height)
+    shift_x = uniform(-1, 1) * (1 - width).abs()
+    shift_y = uniform(-1, 1) * (1 - height).abs()
+    if recipe.shift > 0:
+        shift_x += uniform(-2 * recipe.shift, 2 * recipe.shift)
+        shift_y += uniform(-2 * recipe.shift, 2 * recipe.shift)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack(
         [
@@ -41,15 +82,80 @@ def random_affine(n: int, recipe: Recipe, generator: torch.Generator) -> torch.T
     )
 
 
-def augment(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+def random_boxes(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """Draws n rectangles of aspect 1/3 to 3, float32 (n, 4) of 0 to 1; empty where nothing is erased."""
+    u = torch.rand(5, n, generator=generator)
+    low, high = recipe.erasing_scale
+    area = (low + (high - low) * u[0]) * (u[4] < recipe.erasing)
+    aspect = ((2 * u[1] - 1) * math.log(3)).exp()
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    left, top = u[2] * (1 - width), u[3] * (1 - height)
+    return torch.stack([left, top, left + width, top + height], 1)
+
+
+def augment(images: torch.Tensor, how: Augmentation, size: tuple[int, int] | None = None) -> torch.Tensor:
     """Samples each image by its own affine map, bilinearly, the border's pixels continued outwards.
 
     Args:
         images: uint8 (B, 1, H, W).
-        theta: float32 (B, 2, 3) of `random_affine`, on the same device.
+        how: What is done, on the same device.
+        size: Height and width of the output; None keeps them.
 
     Returns:
-        float32 (B, 1, H, W), 0 to 255.
+        float32 (B, 1, *size), 0 to 255.
     """
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    n, chs, height, width = images.shape
+    height, width = size or (height, width)
+    grid = F.affine_grid(how.theta, [n, chs, height, width], align_corners=False)
+    x = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    if how.tone is not None:
+        gain, offset = how.tone.view(n, 2, 1, 1, 1).unbind(1)
+        x.sub_(GRAY).mul_(gain).add_(offset + GRAY).clamp_(0, 255)
+    if how.erase is not None:
+        x.masked_fill_(inside(how.erase, height, width), GRAY)
+    return x
+
+
+def inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Which pixels lie in each box: (B, 4), 0 to 1, -> bool (B, 1, height, width)."""
+    left, top, right, bottom = boxes.view(-1, 4, 1, 1).unbind(1)
+    x = ((torch.arange(width, device=boxes.device) + 0.5) / width).view(1, 1, width)
+    y = ((torch.arange(height, device=boxes.device) + 0.5) / height).view(1, height, 1)
+    return ((x >= left) & (x < right) & (y >= top) & (y < bottom)).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How each image of a batch is mixed with the one that stands in its place when the batch is reversed.
+
+    Attributes:
+        share: Of the image itself, and of its label; 0 to 1.
+        box: float32 (1, 4), where CutMix puts the other image's pixels; None for mixup.
+    """
+
+    share: float
+    box: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) and (B, C, H, W) -> (B, C, H, W)."""
+        if self.box is None:
+            return torch.lerp(other, x, self.share)
+        return torch.where(inside(self.box.to(x.device), *x.shape[2:]), other, x)
+
+
+def draw_mix(recipe: Recipe, generator: torch.Generator, size: tuple[int, int]) -> Mix | None:
+    """Draws mixup or CutMix for a batch; None where the recipe has neither."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    cut = bool(recipe.cutmix) and (not recipe.mixup or torch.rand((), generator=generator).item() < 0.5)
+    alpha = recipe.cutmix if cut else recipe.mixup
+    rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+    share = rng.beta(alpha, alpha)
+    if not cut:
+        return Mix(share, None)
+    side = math.sqrt(1 - share)
+    centre = torch.rand(2, generator=generator)
+    x, y = centre.tolist()
+    box = torch.tensor([[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
+    # the label's share is that of the pixels, also where the box is cut off at the border
+    return Mix(1 - inside(box, *size).float().mean().item(), box)

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import to_arrays
 from fer_zoo.faces import Detection, crop_face, face_frame, get_detector
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
@@ -37,7 +36,8 @@ def main() -> None:
     args = parser.parse_args()
     detectors = {name: get_detector(name) for name in args.detectors}
     model = load_model(args.model).eval() if args.model else None
-    images, labels = to_arrays(load_data(args)[args.split])
+    split = load_data(args)[args.split]
+    images, labels = split.images, split.labels
     picked = np.linspace(0, len(images) - 1, min(args.images, len(images))).astype(int)
     for name, detector in detectors.items():
         found, faces, photos = [], [], []

@@ -1,14 +1,16 @@
-"""What the scripts share at the command line: the data argument, and one sentence for an error."""
+"""What the scripts share at the command line: the data and model arguments, and one sentence for an error."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from fer_zoo.data import load_fer2013
+from fer_zoo.data import DataError, load_fer2013
+from train.dataset import Fer2013
+from train.recipe import Recipe, load_recipe
 
-if TYPE_CHECKING:
-    import datasets
+DEFAULT_DATA = Path("data/fer2013")
 
 
 def create_parser(description: str) -> argparse.ArgumentParser:
@@ -20,15 +22,49 @@ def create_parser(description: str) -> argparse.ArgumentParser:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--data` and `--other-counts`, which `load_data` reads."""
-    parser.add_argument("--data", required=True, help="FER2013: a Hub dataset id, a folder or a Kaggle CSV")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("FER2013"),
+        help="FER2013: a Hub dataset id, a folder or a Kaggle CSV (default: $FER2013, else data/fer2013)",
+    )
     parser.add_argument(
         "--other-counts", action="store_true", help="accept data of other class counts than FER2013's"
     )
 
 
-def load_data(args: argparse.Namespace) -> "datasets.DatasetDict":
-    """FER2013 as the arguments name it."""
-    return load_fer2013(args.data, check_counts=not args.other_counts)
+def load_data(args: argparse.Namespace) -> Fer2013:
+    """FER2013 as the arguments name it.
+
+    Raises:
+        DataError: It is missing or is not FER2013.
+    """
+    source = args.data or DEFAULT_DATA
+    if not args.data and not DEFAULT_DATA.exists():
+        raise DataError(
+            f"where is FER2013? Put Kaggle's fer2013.csv or a folder of it at {DEFAULT_DATA}, "
+            "set $FER2013, or give --data a path or the id of a dataset on the Hub"
+        )
+    return Fer2013(load_fer2013(source, check_counts=not args.other_counts))
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `fit.py` and `cv.py` share; `recipe_of` reads those that stand in place of the recipe's."""
+    parser.add_argument("--recipe", default="paper", help="a name in train/recipes or a .toml file")
+    parser.add_argument("--epochs", type=int, help="in place of the recipe's")
+    parser.add_argument("--batch-size", type=int, help="in place of the recipe's, over all processes")
+    parser.add_argument("--seed", type=int, help="in place of the recipe's")
+    parser.add_argument("--pretrained", action="store_true", help="start from the model's weights")
+    parser.add_argument(
+        "--input-size", type=int, help="enlarge the images to this height and width (default: 48)"
+    )
+    parser.add_argument(
+        "--tracker", help="log to tensorboard, wandb, trackio or another that Accelerate knows"
+    )
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe as the arguments name it."""
+    return load_recipe(args.recipe, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -17,10 +17,10 @@ from safetensors import safe_open
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import fer_zoo
-from fer_zoo.data import fingerprint, is_lossy, seen_in, to_arrays
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
+from train.dataset import Fer2013
 from train.engine import predict
 from train.files import sha256, write_atomic
 
@@ -44,17 +44,15 @@ def weight_file(name: str) -> Path:
     return packaged[name]
 
 
-def evaluate(name: str, data, split: str) -> dict[str, dict]:
+def evaluate(name: str, data: Fer2013, split: str) -> dict[str, dict]:
     """Scores of `name` on a split, as `fer_zoo.metrics.scores` gives them: `{split: ..., split_clean: ...}`.
 
     The forward is single, in fp32, without test-time augmentation.
     """
-    images, labels = to_arrays(data[split])
-    train_images, _ = to_arrays(data["train"])
-    clean = torch.from_numpy(~seen_in(images, train_images))
-    labels = torch.from_numpy(labels)
+    clean = torch.from_numpy(data.clean(split))
+    labels = torch.from_numpy(data[split].labels)
     model = fer_zoo.create_model(name, pretrained=True).eval()
-    logits = predict(model, torch.from_numpy(images).unsqueeze(1))
+    logits = predict(model, torch.from_numpy(data[split].images).unsqueeze(1))
     return {split: scores(logits, labels), f"{split}_clean": scores(logits[clean], labels[clean])}
 
 
@@ -110,7 +108,7 @@ def main() -> None:
     if results.get("sha256") != digest:
         results = {"model": args.model, "sha256": digest}
     results |= origin(path)
-    results["data"] = {"fingerprint": fingerprint(data), "lossy": is_lossy(data)}
+    results["data"] = {"fingerprint": data.fingerprint, "lossy": data.lossy}
     results["splits"] = results.get("splits", {}) | splits
     write_atomic(file, json.dumps(results, indent=2) + "\n")
     for name, figures in splits.items():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
+SCHEDULES = ("constant", "cosine", "linear")
+PRECISIONS = ("bf16", "fp32")
 
 
 class RecipeError(ValueError):
@@ -21,13 +23,25 @@ class Recipe:
         epochs: Passes over the training images.
         batch_size: Images a step, over all processes.
         optimizer: A name of timm's optimizer factory.
-        lr: Learning rate, constant.
+        lr: Highest learning rate.
         weight_decay: As the optimizer takes it.
+        schedule: What the learning rate does after the warm-up: "constant", or "cosine" or "linear" to zero.
+        warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth.
         drop_rate: The model's dropout, in place of its own default.
+        label_smoothing: Share of each label that is spread over all classes.
+        class_weights: Weigh each image by the inverse frequency of its class; the mean weight is one.
+        mixup: Alpha of mixup (arXiv:1710.09412), 0 for none.
+        cutmix: Alpha of CutMix (arXiv:1905.04899), 0 for none; with both, each batch draws one of them.
         flip: Chance of a horizontal flip.
         degrees: Largest rotation, either way.
-        crop_scale: Least and largest area of the random resized crop, as a share of the image.
+        crop_scale: Least and largest area of the random resized crop, as a share of the image; beyond 1 the
+            border is continued outwards.
         crop_ratio: Least and largest aspect of that crop.
+        shift: Largest further shift of the crop, either way, as a share of the image.
+        jitter: Largest change of contrast and of brightness, either way, as a share of the range.
+        erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).
+        erasing_scale: Least and largest area of that rectangle, as a share of the image.
+        ema: Decay of the moving average of the weights that is then what is scored and kept, 0 for none.
         precision: "bf16" (autocast) or "fp32".
         seed: Of the weights, the order of images, the augmentation and the dropout.
     """
@@ -37,26 +51,53 @@ class Recipe:
     optimizer: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: int = 0
     drop_rate: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: bool = False
+    mixup: float = 0.0
+    cutmix: float = 0.0
     flip: float = 0.5
     degrees: float = 10.0
     crop_scale: tuple[float, float] = (0.8, 1.0)
     crop_ratio: tuple[float, float] = (0.9, 1.1)
+    shift: float = 0.0
+    jitter: float = 0.0
+    erasing: float = 0.0
+    erasing_scale: tuple[float, float] = (0.02, 0.2)
+    ema: float = 0.0
     precision: str = "bf16"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise RecipeError("epochs and batch_size must be at least 1")
-        if self.precision not in ("bf16", "fp32"):
-            raise RecipeError(f'precision must be "bf16" or "fp32", not {self.precision!r}')
+        for key in ("epochs", "batch_size"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"{key} must be at least 1, not {getattr(self, key)}")
+        for key in ("drop_rate", "label_smoothing", "flip", "jitter", "shift", "erasing", "ema"):
+            if not 0 <= (getattr(self, key) or 0) <= 1:
+                raise RecipeError(f"{key} must be from 0 to 1, not {getattr(self, key)}")
+        for key in ("weight_decay", "mixup", "cutmix", "degrees", "warmup_epochs", "seed"):
+            if getattr(self, key) < 0:
+                raise RecipeError(f"{key} must not be negative, and is {getattr(self, key)}")
+        for key in ("crop_scale", "crop_ratio", "erasing_scale"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high:
+                raise RecipeError(f"{key} must be a least and a largest number above 0, not {[low, high]}")
+        if self.lr <= 0:
+            raise RecipeError(f"lr must be above 0, not {self.lr}")
+        if self.warmup_epochs >= self.epochs > 1 or self.warmup_epochs > self.epochs:
+            raise RecipeError(f"warmup_epochs must be fewer than the {self.epochs} epochs")
+        for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, key) not in known:
+                raise RecipeError(f"{key} must be one of {', '.join(known)}, not {getattr(self, key)!r}")
 
 
 def load_recipe(name: str, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.
 
     Raises:
-        RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type.
+        RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type or range.
     """
     path = Path(name) if name.endswith(".toml") else RECIPES_DIR / f"{name}.toml"
     try:
@@ -82,13 +123,10 @@ def _typed(key: str, value: object, default: object) -> object:
     kind = float if default is None else type(default)
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(default):
         return tuple(_typed(key, part, 0.0) for part in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int:
         return float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = (
-            f"{len(default)} numbers"
-            if kind is tuple
-            else {int: "a whole number", float: "a number"}.get(kind, "a text")
-        )
+    if type(value) is not kind:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        wanted = f"{len(default)} numbers" if kind is tuple else names[kind]
         raise RecipeError(f"{key} must be {wanted}, not {value!r}")
     return value

@@ -11,16 +11,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import fingerprint
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
+from train.dataset import Fer2013
 from train.evaluate import RESULTS_DIR, evaluate
 from train.files import sha256
 
 TOLERANCE_IMAGES = 2
 
 
-def differences(path: Path, data) -> list[str]:
+def differences(path: Path, data: Fer2013) -> list[str]:
     """Everything in which the weight file at `path` differs from its results file; empty where they agree."""
     file = RESULTS_DIR / f"{path.stem}.json"
     if not file.exists():
@@ -29,7 +29,7 @@ def differences(path: Path, data) -> list[str]:
     found = []
     if results["sha256"] != sha256(path):
         found.append("its sha256 is not the one of its results file")
-    if results["data"]["fingerprint"] != fingerprint(data):
+    if results["data"]["fingerprint"] != data.fingerprint:
         found.append("its figures come from other data")
     for split in ("validation", "test"):
         if split not in results["splits"]:

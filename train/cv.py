@@ -1,0 +1,199 @@
+"""Cross-validates models on FER2013's training split, in folds that do not leak.
+
+    accelerate launch train/cv.py
+    accelerate launch train/cv.py --model fer_cnn fer_kernel_cnn --data SOURCE --folds 3
+    accelerate launch train/cv.py --parallel folds     # each process takes whole folds
+
+All models share the folds: stratified by label, equal images kept together. Each fold's epoch is chosen on
+clean validation, and the fold itself is scored once. Started again with the same arguments, interrupted folds
+go on where they stopped. The folder --out then holds, for each model, a run directory a fold and
+out_of_fold.parquet, and for all of them summary.json and curves.png.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo.folds import FoldError, leak_free_folds
+from fer_zoo.labels import EXPRESSIONS
+from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
+from train.curves import draw_curves
+from train.dataset import Fer2013
+from train.engine import Split, fit, predict
+from train.files import write_atomic
+from train.fit import git_revision
+from train.hardware import create_accelerator
+from train.networks import check_name, create_network
+from train.recipe import Recipe
+from train.summary import summarize, table
+
+PREDICTIONS = "out_of_fold.parquet"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = create_parser(__doc__)
+    parser.add_argument(
+        "--model", nargs="+", default=["fer_cbam"], help="names of timm's (default: fer_cbam)"
+    )
+    add_data_arguments(parser)
+    add_training_arguments(parser)
+    parser.add_argument("--folds", type=int, default=3, help="number of folds (default: %(default)s)")
+    parser.add_argument("--fold", type=int, help="only this one, counted from 1, as in a cluster's job array")
+    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/cv-RECIPE-SEED)")
+    parser.add_argument(
+        "--parallel", choices=("images", "folds"), default="images", help="what the processes share out"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    recipe = recipe_of(args)
+    for name in args.model:
+        check_name(name)
+    if args.folds < 2:
+        raise FoldError(f"cross-validation needs at least 2 folds, not {args.folds}")
+    if args.fold is not None and not 1 <= args.fold <= args.folds:
+        raise FoldError(f"--fold must be from 1 to {args.folds}, not {args.fold}")
+    out = args.out or Path("runs") / f"cv-{Path(args.recipe).stem}-{recipe.seed}"
+    rank, world = _take_apart() if args.parallel == "folds" else (0, 1)
+    accelerator = create_accelerator(recipe, args.tracker, out)
+    with accelerator.main_process_first():
+        data = load_data(args)
+    train = data["train"]
+    folds = leak_free_folds(train.labels, train.hashes, args.folds, recipe.seed)
+
+    chosen = [args.fold] if args.fold else range(1, args.folds + 1)
+    jobs = [(name, fold) for name in args.model for fold in chosen]
+    for name, fold in jobs[rank::world]:
+        train_fold(name, fold, folds, data, recipe, accelerator, args, out / name / f"fold-{fold}")
+    if not accelerator.is_main_process or rank > 0:
+        return
+    predictions = [out / name / f"fold-{fold}" / PREDICTIONS for name, fold in jobs]
+    while not all(file.exists() for file in predictions):  # other processes are still at theirs
+        time.sleep(1)
+    missing = [
+        f"{name} fold {fold}"
+        for name in args.model
+        for fold in range(1, args.folds + 1)
+        if not (out / name / f"fold-{fold}" / PREDICTIONS).exists()
+    ]
+    if missing:
+        print(f"the summary waits for {', '.join(missing)}")
+        return
+    config = {"recipe": Path(args.recipe).stem, "folds": args.folds, "train_images": len(train)}
+    finish(out, args.model, args.folds, config)
+
+
+def train_fold(
+    name: str,
+    fold: int,
+    folds: np.ndarray,
+    data: Fer2013,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    args: argparse.Namespace,
+    run_dir: Path,
+) -> None:
+    """Trains on all folds but one, and writes that one's probabilities beside the run."""
+    held_out = folds == fold - 1
+    train, validation = data["train"], data["validation"][data.clean("validation")]
+    set_seed(recipe.seed + fold)
+    model = create_network(
+        name, pretrained=args.pretrained, input_size=args.input_size, drop_rate=recipe.drop_rate
+    )
+    fit(
+        model,
+        Split(train.images[~held_out], train.labels[~held_out], accelerator.device),
+        Split(validation.images, validation.labels, accelerator.device),
+        recipe,
+        accelerator,
+        run_dir,
+        config={
+            "model": name,
+            "pretrained": args.pretrained,
+            "input_size": args.input_size,
+            "label_names": EXPRESSIONS,
+            "data": data.fingerprint,
+            "folds": args.folds,
+            "git": git_revision(),
+        },
+        fold=fold,
+    )
+    file = run_dir / PREDICTIONS
+    if file.exists():
+        return
+    rows = np.flatnonzero(held_out)
+    images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
+    logits = predict(model.to(accelerator.device), images, accelerator).cpu()
+    if accelerator.is_main_process:
+        columns = {
+            "image": rows,
+            "sha256": train.hashes[rows],
+            "fold": np.full(len(rows), fold),
+            "label": train.labels[rows],
+        }
+        columns |= dict(zip(EXPRESSIONS, logits.softmax(1).double().numpy().T, strict=True))
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), buffer)
+        write_atomic(file, buffer.getvalue().to_pybytes())
+    accelerator.wait_for_everyone()
+
+
+def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
+    """Joins the folds' predictions, and writes and prints what they amount to."""
+    runs, predictions = {}, {}
+    for name in models:
+        runs[name] = [out / name / f"fold-{fold}" for fold in range(1, folds + 1)]
+        parts = [pq.read_table(run_dir / PREDICTIONS) for run_dir in runs[name]]
+        joined = pa.concat_tables(parts).sort_by("image")
+        predictions[name] = joined
+        pq.write_table(joined, out / name / PREDICTIONS)
+    run_config = json.loads((runs[models[0]][0] / "config.json").read_text())
+    common = {
+        key: run_config[key] for key in ("data", "input_size", "pretrained", "versions", "hardware", "git")
+    }
+    summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
+    write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    draw_curves(runs, out / "curves.png")
+    print(table(summary))
+    print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")
+
+
+def _take_apart() -> tuple[int, int]:
+    """Makes each launched process one of its own, on its own device; returns its rank and their number.
+
+    Accelerate reads these variables when it starts, so this must happen before.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = os.environ.get("LOCAL_RANK")
+    if world > 1:
+        for variable in (
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_RANK",
+            "LOCAL_WORLD_SIZE",
+            "MASTER_ADDR",
+            "MASTER_PORT",
+        ):
+            os.environ.pop(variable, None)
+        if torch.cuda.is_available() and local:
+            torch.cuda.set_device(int(local))
+            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{local}"
+    return rank, world
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,115 @@
+"""What the scripts train on, as arrays: FER2013 by its official split, or any folder of faces."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_zoo.data import DataError, fingerprint, is_lossy, pixel_hashes, to_arrays
+from fer_zoo.folds import leak_free_folds
+from fer_zoo.images import ImageError, load_image
+
+if TYPE_CHECKING:
+    import datasets
+
+# One fold of these is held out where a folder brings no validation split.
+HOLD_OUT = 6
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Faces and their labels.
+
+    Attributes:
+        images: uint8 (N, H, W).
+        labels: int64 (N,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Arrays":
+        return Arrays(self.images[rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Of the pixels, (N,)."""
+        return pixel_hashes(self.images)
+
+
+class Fer2013:
+    """FER2013 in memory.
+
+    Args:
+        dataset: From `fer_zoo.data.load_fer2013`.
+
+    Attributes:
+        splits: `train`, `validation` and `test`.
+        fingerprint: Of all images and labels.
+        lossy: Whether the pixels went through JPEG.
+    """
+
+    def __init__(self, dataset: "datasets.DatasetDict") -> None:
+        self.splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
+        self.fingerprint = fingerprint(dataset)
+        self.lossy = is_lossy(dataset)
+
+    def __getitem__(self, split: str) -> Arrays:
+        return self.splits[split]
+
+    def clean(self, split: str) -> np.ndarray:
+        """Which images of a split do not stand in train, bool (N,)."""
+        return ~np.isin(self[split].hashes, self["train"].hashes)
+
+
+def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """A folder of faces with labels of its own, by the `imagefolder` reader of `datasets`.
+
+    Either `folder/<class>/*.png`, of which a sixth is held out, stratified and with equal images kept
+    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`. Every picture is one
+    face, and is made gray and square.
+
+    Args:
+        folder: The folder.
+        size: Height and width in pixels of what is returned.
+
+    Returns:
+        Train, validation, and the names of the classes.
+
+    Raises:
+        DataError: The folder is not of that form, or a picture cannot be read.
+    """
+    from datasets import Image, load_dataset
+
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    try:
+        found = load_dataset("imagefolder", data_dir=str(folder))
+    except Exception as error:  # of many kinds, and each means the same to the reader
+        raise DataError(f"{folder}: holds no folders of images, one a class") from error
+    splits = {}
+    for name, split in found.items():
+        if "label" not in split.features:
+            raise DataError(f"{folder}: needs one folder a class, at least two of them")
+        rows = split.cast_column("image", Image(decode=False))
+        images = np.stack([_face(row["path"], row["bytes"], size) for row in rows["image"]])
+        splits[name] = Arrays(images, np.asarray(split["label"][:], np.int64))
+    names = tuple(split.features["label"].names)
+    train = splits["train"]
+    if "validation" in splits:
+        return train, splits["validation"], names
+    held_out = leak_free_folds(train.labels, train.hashes, HOLD_OUT) == 0
+    return train[~held_out], train[held_out], names
+
+
+def _face(path: str, content: bytes | None, size: int) -> np.ndarray:
+    try:
+        image = load_image(content or path)
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from error
+    return np.asarray(image.convert("L").resize((size, size)))

@@ -1,0 +1,71 @@
+"""The machine under a training: Accelerate's set-up, memory, and what it is called."""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from train.recipe import Recipe
+from train.run_dir import RunError
+
+
+def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path | None = None) -> Accelerator:
+    """An Accelerator in the recipe's precision.
+
+    Args:
+        recipe: The recipe.
+        tracker: A name that Accelerate knows: "tensorboard", "wandb", "trackio", ...
+        folder: Where that tracker writes.
+
+    Raises:
+        RunError: The tracker is unknown or not installed.
+    """
+    _keep_freed_memory()
+    precision = "bf16" if recipe.precision == "bf16" else "no"
+    try:
+        accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=folder)
+    except (ValueError, ImportError) as error:
+        raise RunError(f"the tracker {tracker!r} cannot be used: {error}") from error
+    if tracker and not accelerator.log_with:
+        raise RunError(f"the tracker {tracker!r} is not installed: pip install {tracker}")
+    return accelerator
+
+
+def describe(accelerator: Accelerator) -> str:
+    """The hardware in words, for a run's record."""
+    if accelerator.device.type == "cuda":
+        return f"{accelerator.num_processes} x {torch.cuda.get_device_name()}"
+    return f"{accelerator.num_processes} x {platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def out_of_memory(batch_size: int) -> Iterator[None]:
+    """Turns the allocators' errors into one sentence with the batch size to try."""
+    try:
+        yield
+    except RuntimeError as error:  # the CPU's allocator has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        smaller = max(1, batch_size // 2)
+        raise RunError(
+            f"out of memory at a batch size of {batch_size}: try --batch-size {smaller}"
+        ) from error
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to reuse freed memory: by default a tensor over 32 MB is mapped, zeroed and unmapped anew.
+
+    Measured on 2 cores: a 38 MB copy falls from 14 to 8 ms and fer_resnet trains several times as fast.
+    """
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 1 << 28)

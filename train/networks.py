@@ -1,0 +1,90 @@
+"""Networks by name: the zoo's own, and any other model of timm, brought to gray faces."""
+
+import difflib
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import nn
+
+import fer_zoo
+from fer_zoo.labels import EXPRESSIONS
+
+
+class NetworkError(ValueError):
+    """A network that cannot be had; the message is one sentence for the user."""
+
+
+def check_name(name: str) -> None:
+    """Refuses names that timm does not know.
+
+    Raises:
+        NetworkError: The message has the nearest names.
+    """
+    arch = name.partition(".")[0]
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+        zoo = ", ".join(timm.list_models("fer_*"))
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has {zoo}"
+        raise NetworkError(f"no model {name!r}: {hint}")
+
+
+def create_network(
+    name: str,
+    *,
+    pretrained: bool = False,
+    labels: Sequence[str] = EXPRESSIONS,
+    input_size: int | None = None,
+    drop_rate: float | None = None,
+) -> nn.Module:
+    """A timm model for gray faces, whose pretrained cfg says what it takes.
+
+    Args:
+        name: Any of timm's names, with or without a tag.
+        pretrained: Start from the named weights; a head of other labels starts anew.
+        labels: The classes.
+        input_size: Height and width in pixels; None is 48, or what a model of fixed size takes.
+        drop_rate: Dropout in place of the model's own.
+
+    Raises:
+        NetworkError: No such model or weights, or the model cannot take such images.
+    """
+    check_name(name)
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    size = input_size or 48
+    if known.fixed_input_size and input_size is None and known.input_size[1] != size:
+        fixed = known.input_size[1]
+        raise NetworkError(f"{name} takes images of {fixed}x{fixed} pixels: add --input-size {fixed}")
+    given = {"in_chans": 1, "num_classes": len(labels)}
+    if drop_rate is not None:
+        given["drop_rate"] = drop_rate
+    if known.fixed_input_size and known.input_size[1] != size:
+        given["img_size"] = (size, size)
+    try:
+        model = fer_zoo.create_model(name, pretrained=pretrained, **given)
+    except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
+        what = "weights of " if pretrained else ""
+        raise NetworkError(f"the {what}model {name!r} cannot be had: {_first_line(error)}") from error
+    cfg = model.pretrained_cfg
+    # timm sums a first convolution over its channels for gray: one mean and std stand for all three
+    mean, std = (sum(cfg[key]) / len(cfg[key]) for key in ("mean", "std"))
+    model.pretrained_cfg = cfg | {
+        "input_size": (1, size, size),
+        "mean": (mean,),
+        "std": (std,),
+        "num_classes": len(labels),
+        "label_names": tuple(labels),
+    }
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 1, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise NetworkError(
+            f"{name} cannot take images of {size}x{size} pixels ({_first_line(error)}): "
+            f"try --input-size {2 * size}"
+        ) from error
+    return model.train()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,179 @@
+"""A run is a directory, and the only thing that a training leaves behind:
+
+config.json        everything that determines the result; another config is refused
+history.jsonl      a line an epoch
+checkpoint-NNN/    the state after epoch NNN, complete or absent; only the newest is kept
+model.safetensors  the weights of the best epoch
+result.json        what `fit` returns; written last, so its presence means that the run is finished
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from train.files import sha256, write_atomic
+
+# Where it ran and from which commit are records, not settings.
+RECORDS = ("git", "hardware")
+
+
+class RunError(ValueError):
+    """A run that cannot start or go on; the message is one sentence for the user."""
+
+
+class RunDir:
+    """The directory of one run, shared by all processes of an accelerator.
+
+    Args:
+        path: Made if absent.
+        config: JSON-able; everything that determines the result.
+        accelerator: Its main process writes.
+
+    Raises:
+        RunError: The directory holds a run of another config, or cannot be written.
+    """
+
+    def __init__(self, path: Path, config: dict, accelerator: Accelerator) -> None:
+        self.path = path
+        self.accelerator = accelerator
+        file = path / "config.json"
+        config = json.loads(json.dumps(config))
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if accelerator.is_main_process and not file.exists():
+                write_atomic(file, json.dumps(config, indent=2) + "\n")
+        accelerator.wait_for_everyone()
+        try:
+            stored = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
+        changes = [change for change in _changes(stored, config) if change.split()[0] not in RECORDS]
+        if changes:
+            raise RunError(
+                f"{path} holds another run: {'; '.join(changes)}. Choose another --out, or remove it"
+            )
+
+    def result(self) -> dict | None:
+        """What a finished run returned; None while it is not finished."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state dict of a finished run's best epoch."""
+        return load_file(self.path / "model.safetensors")
+
+    def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
+        """Writes the state after an epoch into a new directory and renames it when whole.
+
+        Args:
+            scored: The model whose figures stand in the history's last line.
+            averaged: The moving average of the weights, which Accelerate does not know of, or None.
+            history: A dict an epoch.
+            best: Index of the best epoch.
+        """
+        older = self._checkpoints()
+        final = self.path / f"checkpoint-{len(history):04d}"
+        partial = final.with_suffix(".tmp")
+        with _writing(self.path):
+            if self.accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(partial))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                if best == len(history) - 1:
+                    _save(scored, partial / "best.safetensors")
+                else:
+                    shutil.copy(older[-1] / "best.safetensors", partial)
+                if averaged is not None:
+                    _save(averaged, partial / "ema.safetensors")
+                (partial / "progress.json").write_text(json.dumps({"history": history, "best": best}))
+                manifest = {file.name: sha256(file) for file in sorted(partial.iterdir())}
+                (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
+                os.replace(partial, final)
+                lines = "".join(json.dumps(line) + "\n" for line in history)
+                write_atomic(self.path / "history.jsonl", lines)
+                for path in older:
+                    shutil.rmtree(path)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self, averaged: nn.Module | None) -> tuple[list[dict], int | None]:
+        """Loads the newest checkpoint, if there is one, and returns its history and best epoch's index.
+
+        Raises:
+            RunError: The checkpoint is torn, changed, or holds files that no run of ours wrote.
+        """
+        checkpoints = self._checkpoints()
+        if not checkpoints:
+            return [], None
+        newest = checkpoints[-1]
+        try:
+            manifest = json.loads((newest / "manifest.json").read_text())
+            whole = all(sha256(newest / name) == digest for name, digest in manifest.items())
+            foreign = {file.name for file in newest.iterdir()} - manifest.keys() - {"manifest.json"}
+        except (OSError, ValueError, AttributeError):
+            whole, foreign = False, set()
+        if not whole or foreign:
+            raise RunError(f"{newest} is damaged or not ours: remove it to start the run anew")
+        self.accelerator.load_state(str(newest))
+        if averaged is not None:
+            averaged.load_state_dict(load_file(newest / "ema.safetensors"))
+        progress = json.loads((newest / "progress.json").read_text())
+        self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
+        return progress["history"], progress["best"]
+
+    def finish(self, result: dict) -> None:
+        """Puts the best weights and the result in place, and removes the checkpoint."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            newest = self._checkpoints()[-1]
+            with _writing(self.path):
+                partial = self.path / "model.safetensors.tmp"
+                shutil.copyfile(newest / "best.safetensors", partial)
+                os.replace(partial, self.path / "model.safetensors")
+                write_atomic(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+            shutil.rmtree(newest)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(path for path in self.path.glob("checkpoint-*") if path.suffix != ".tmp")
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+
+
+def _changes(stored: dict, config: dict, prefix: str = "") -> Iterator[str]:
+    """ "key is A there and B now" of everything in which two configs differ, nested keys with a dot."""
+    for key in sorted(stored | config):
+        there, now = stored.get(key), config.get(key)
+        if isinstance(there, dict) and isinstance(now, dict):
+            yield from _changes(there, now, f"{prefix}{key}.")
+        elif there != now:
+            yield f"{prefix}{key} is {there} there and {now} now"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Every way in which a disk says no, as one sentence.
+
+    torch and safetensors report a failed write as a RuntimeError or an error of their own.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write the run to {path}: {error}") from error
+    except RuntimeError as error:
+        if "write" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(f"cannot write the run to {path} ({reason}): is the disk full?") from error

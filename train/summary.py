@@ -1,0 +1,75 @@
+"""What cross-validated models amount to: mean and standard deviation over the folds, and how they compare."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.metrics import scores
+
+FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece")
+
+
+def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> dict[str, dict]:
+    """Figures of every model.
+
+    Args:
+        runs: The run directories of each model's folds.
+        predictions: Each model's out-of-fold probabilities, a row an image.
+
+    Returns:
+        For each model: `folds`, the scores of each one with its best epoch; `mean` and `sd` (n - 1) of each
+        figure over the folds; `pooled`, the scores over all images; `train_seconds`; and `differences`, for
+        each other model, accuracy less the other's, fold by fold.
+    """
+    models = {}
+    for name, table in predictions.items():
+        fold = table["fold"].to_numpy()
+        rows = []
+        for i, run_dir in enumerate(runs[name], start=1):
+            result = json.loads((run_dir / "result.json").read_text())
+            rows.append(_scores(table.filter(fold == i)) | {"best_epoch": result["best"]["epoch"]})
+            rows[-1]["train_seconds"] = result["train_seconds"]
+        values = {key: [row[key] for row in rows] for key in FIGURES}
+        recalls = {f"recall_{key}": [row["recall"][key] for row in rows] for key in EXPRESSIONS}
+        models[name] = {
+            "mean": {key: float(np.mean(value)) for key, value in (values | recalls).items()},
+            "sd": {key: float(np.std(value, ddof=1)) for key, value in (values | recalls).items()},
+            "train_seconds": sum(row["train_seconds"] for row in rows),
+            "folds": rows,
+            "pooled": _scores(table),
+            "differences": {},
+        }
+    for one, other in combinations(models, 2):
+        ours, theirs = ([row["accuracy"] for row in models[name]["folds"]] for name in (one, other))
+        difference = [a - b for a, b in zip(ours, theirs, strict=True)]
+        models[one]["differences"][other] = difference
+        models[other]["differences"][one] = [-value for value in difference]
+    return models
+
+
+def table(summary: dict) -> str:
+    """The summary for a terminal."""
+    lines = [
+        f"{summary['folds']} folds of {summary['train_images']:,} images, recipe {summary['recipe']}, "
+        f"seed {summary['settings']['seed']}: mean ± standard deviation over the folds",
+        f"{'model':<18}{'accuracy %':>16}{'macro-F1 %':>16}{'NLL':>16}{'Brier':>16}{'minutes':>10}",
+    ]
+    for name, model in summary["models"].items():
+        cells = [
+            f"{model['mean'][key]:.{digits}f} ± {model['sd'][key]:.{digits}f}"
+            for key, digits in (("accuracy", 2), ("macro_f1", 2), ("nll", 3), ("brier", 3))
+        ]
+        lines.append(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
+        lines[-1] += f"{model['train_seconds'] / 60:>10.1f}"
+    return "\n".join(lines)
+
+
+def _scores(table: pa.Table) -> dict:
+    probs = torch.from_numpy(np.stack([table[name].to_numpy() for name in EXPRESSIONS], 1))
+    # the logarithm of a probability is a logit
+    return scores(probs.clamp_min(1e-12).log(), torch.tensor(table["label"].to_pylist()))

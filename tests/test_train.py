@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_refused(source, tmp_path):
 @pytest.mark.parametrize(
     ("script", "args", "says"),
     [
-        (train.fit, ("--model", "fer_cnm", "--data", "nowhere"), "the zoo has fer_cbam"),
+        (train.fit, ("--model", "fer_cnm", "--data", "nowhere"), "did you mean fer_cnn"),
         (train.fit, ("--model", "fer_cnn", "--data", "./nowhere"), "nowhere"),
         (train.fit, ("--model", "fer_cnn", "--data", "nowhere", "--recipe", "papier"), "no recipe 'papier'"),
         (train.package, ("nowhere", "--tag", "paper"), "not a finished run"),

@@ -111,8 +111,8 @@ def load_fer2013(source: str | Path, *, check_counts: bool = True) -> datasets.D
     if missing:
         raise DataError(f"{source}: has no images for {_listed(missing)}, only for {_listed(splits)}")
     dataset = DatasetDict({split: _build(splits[split], split, source) for split in COUNTS})
-    if check_counts:
-        _check_counts(dataset, source)
+    if check_counts and (wrong := wrong_counts(dataset)):
+        raise DataError(f"{source}: {wrong}")
     return dataset
 
 
@@ -188,6 +188,24 @@ def fingerprint(dataset: datasets.DatasetDict) -> str:
 def is_lossy(dataset: datasets.DatasetDict) -> bool:
     """Tell whether `load_fer2013` read any lossy file, so that the pixels are not FER2013's own."""
     return any(_LOSSY_NOTE in split.info.description for split in dataset.values())
+
+
+def wrong_counts(dataset: datasets.DatasetDict) -> str:
+    """Compare the classes of every split with the published numbers of images.
+
+    Returns:
+        One sentence on what differs, or nothing.
+    """
+    wrong = [
+        f"{split} {name} has {count} images instead of {expected}"
+        for split in COUNTS
+        for name, count, expected in zip(
+            EXPRESSIONS, np.bincount(dataset[split]["label"][:], minlength=7), COUNTS[split], strict=True
+        )
+        if count != expected
+    ]
+    more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+    return f"these are not FER2013's published counts: {', '.join(wrong[:3])}{more}" if wrong else ""
 
 
 def _read_hub(name: str) -> dict[str, _Rows]:
@@ -374,20 +392,6 @@ def _build(rows: _Rows, split: str, source: str | Path) -> datasets.Dataset:
         dataset = concatenate_datasets([dataset, rows.extra], axis=1)
     dataset.info.description = _LOSSY_NOTE if lossy else ""
     return dataset
-
-
-def _check_counts(dataset: datasets.DatasetDict, source: str | Path) -> None:
-    wrong = [
-        f"{split} {name} has {count} images instead of {expected}"
-        for split in COUNTS
-        for name, count, expected in zip(
-            EXPRESSIONS, np.bincount(dataset[split]["label"][:], minlength=7), COUNTS[split], strict=True
-        )
-        if count != expected
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise DataError(f"{source}: these are not FER2013's published counts: {', '.join(wrong[:3])}{more}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -115,7 +115,7 @@ def main() -> None:
     add_data_arguments(parser)
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "audit.json", help="the JSON file")
     args = parser.parse_args()
-    found = audit(load_data(args))
+    found = audit(load_data(args, strict=False))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out, json.dumps(found, indent=2) + "\n")
     print(table(found))

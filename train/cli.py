@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_zoo.data import DataError, load_fer2013
+from fer_zoo.data import DataError, load_fer2013, wrong_counts
 from train.dataset import Fer2013
 from train.recipe import Recipe, load_recipe
 
@@ -21,19 +21,20 @@ def create_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--data` and `--other-counts`, which `load_data` reads."""
+    """Adds `--data`, which `load_data` reads."""
     parser.add_argument(
         "--data",
         default=os.environ.get("FER2013"),
         help="FER2013: a Hub dataset id, a folder or a Kaggle CSV (default: $FER2013, else data/fer2013)",
     )
-    parser.add_argument(
-        "--other-counts", action="store_true", help="accept data of other class counts than FER2013's"
-    )
 
 
-def load_data(args: argparse.Namespace) -> Fer2013:
+def load_data(args: argparse.Namespace, strict: bool = True) -> Fer2013:
     """FER2013 as the arguments name it.
+
+    Args:
+        args: With `data`.
+        strict: Refuse data of other class counts than the published ones; else say so and go on.
 
     Raises:
         DataError: It is missing or is not FER2013.
@@ -44,7 +45,10 @@ def load_data(args: argparse.Namespace) -> Fer2013:
             f"where is FER2013? Put Kaggle's fer2013.csv or a folder of it at {DEFAULT_DATA}, "
             "set $FER2013, or give --data a path or the id of a dataset on the Hub"
         )
-    return Fer2013(load_fer2013(source, check_counts=not args.other_counts))
+    dataset = load_fer2013(source, check_counts=strict)
+    if not strict and (wrong := wrong_counts(dataset)):
+        print(f"note: {source}: {wrong}", file=sys.stderr)
+    return Fer2013(dataset)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:

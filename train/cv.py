@@ -71,7 +71,7 @@ def main() -> None:
     rank, world = _take_apart() if args.parallel == "folds" else (0, 1)
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
-        data = load_data(args)
+        data = load_data(args, strict=False)
     train = data["train"]
     folds = leak_free_folds(train.labels, train.hashes, args.folds, recipe.seed)
 

@@ -86,7 +86,7 @@ def _faces(args: argparse.Namespace) -> tuple[Arrays, Arrays, tuple[str, ...], s
             labels,
             _digest(train, validation),
         )
-    data = load_data(args)
+    data = load_data(args, strict=False)
     return data["train"], data["validation"][data.clean("validation")], EXPRESSIONS, data.fingerprint
 
 

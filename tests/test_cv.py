@@ -1,0 +1,257 @@
+"""Cross-validation, in one process and in two, and the audit, on small drawn data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from drawn_fer2013 import draw, write_parquet
+from launch import ENV, ROOT, run, run_two
+from safetensors.torch import load_file
+
+import train.cli
+import train.cv
+from fer_zoo.data import load_fer2013, pixel_hashes, to_arrays
+from fer_zoo.folds import FoldError, leak_free_folds
+from fer_zoo.labels import EXPRESSIONS
+from train.audit import audit, table
+from train.cv import PREDICTIONS
+from train.dataset import Fer2013
+
+REAL = ROOT.parent / "shared" / "fer2013"
+
+# Nothing that differs between one process and two: dropout has a state of its own in each.
+EXACT = """
+precision = "fp32"
+drop_rate = 0.0
+epochs = 2
+batch_size = 50
+optimizer = "sgd"
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return write_parquet(tmp_path_factory.mktemp("fer2013"), draw(per_class=40, waves=True))
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory) -> Path:
+    recipe = tmp_path_factory.mktemp("recipe") / "exact.toml"
+    recipe.write_text(EXACT)
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def crossed(source, exact, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cv")
+    done = run("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def probs(out: Path, name: str = "fer_cnn") -> np.ndarray:
+    table = pq.read_table(out / name / PREDICTIONS)
+    return np.stack([table[label].to_numpy() for label in EXPRESSIONS], 1)
+
+
+def with_repeats(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and hashes of 7 n images, of which a fifth repeat another one, some under another label."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 10**9, 7 * n)
+    hashes[: 7 * n // 5] = hashes[-(7 * n // 5) :]
+    return rng.permutation(np.tile(np.arange(7), n)), hashes
+
+
+def test_no_two_folds_share_an_image():
+    labels, hashes = with_repeats()
+    folds = leak_free_folds(labels, hashes, 3)
+    parts = [set(hashes[folds == fold]) for fold in range(3)]
+    assert sum(map(len, parts)) == len(set(hashes))
+    for label in range(7):
+        counts = np.bincount(folds[labels == label], minlength=3)
+        assert counts.min() >= 0.6 * counts.max()
+    assert np.array_equal(folds, leak_free_folds(labels, hashes, 3))
+    assert not np.array_equal(folds, leak_free_folds(labels, hashes, 3, seed=1))
+
+
+def test_folds_that_cannot_be_made():
+    labels, hashes = with_repeats(n=2)
+    with pytest.raises(FoldError, match="at least 2"):
+        leak_free_folds(labels, hashes, 1)
+    with pytest.raises(FoldError, match="too few for 3 folds"):
+        leak_free_folds(labels, hashes, 3)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no FER2013 at {REAL}")
+def test_no_two_folds_of_fer2013_share_an_image():
+    images, labels = to_arrays(load_fer2013(REAL)["train"])
+    hashes = pixel_hashes(images)
+    folds = leak_free_folds(labels, hashes, 3)
+    parts = [set(hashes[folds == fold]) for fold in range(3)]
+    assert sum(map(len, parts)) == len(set(hashes)) == 28_709 - 1_236
+
+
+def test_the_bare_command(tmp_path):
+    """fer_cbam, recipe paper, 3 folds, data from $FER2013: exactly what the README says."""
+    data = write_parquet(tmp_path / "fer2013", draw(per_class=3))
+    launcher = Path(sys.executable).with_name("accelerate")
+    # relative to here are its default --out and data/fer2013
+    (tmp_path / "train").symlink_to(ROOT / "train")
+    done = subprocess.run(
+        [launcher, "launch", "train/cv.py"],
+        cwd=tmp_path,
+        env=ENV | {"FER2013": str(data), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "published counts" in done.stderr
+    summary = json.loads((tmp_path / "runs" / "cv-paper-0" / "summary.json").read_text())
+    assert list(summary["models"]) == ["fer_cbam"] and summary["folds"] == 3
+    assert len(probs(tmp_path / "runs" / "cv-paper-0", "fer_cbam")) == 21
+
+
+def test_a_cross_validation_is_complete(source, crossed):
+    table = pq.read_table(crossed / "fer_cnn" / PREDICTIONS).to_pydict()
+    images, labels = to_arrays(load_fer2013(source, check_counts=False)["train"])
+    assert table["image"] == list(range(280)) and table["label"] == labels.tolist()
+    assert table["sha256"] == pixel_hashes(images).tolist()
+    np.testing.assert_allclose(probs(crossed).sum(1), 1, atol=1e-5)
+
+    summary = json.loads((crossed / "summary.json").read_text())
+    model = summary["models"]["fer_cnn"]
+    correct = [np.array(table["label"]) == probs(crossed).argmax(1)][0]
+    by_fold = [100 * correct[np.array(table["fold"]) == fold].mean() for fold in (1, 2, 3)]
+    assert [fold["accuracy"] for fold in model["folds"]] == pytest.approx(by_fold)
+    assert model["mean"]["accuracy"] == pytest.approx(np.mean(by_fold))
+    assert model["sd"]["accuracy"] == pytest.approx(np.std(by_fold, ddof=1))
+    assert model["pooled"]["n"] == 280
+    assert (crossed / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed, exact):
+    done = run(
+        *("train/cv.py", "--model", "fer_cnn", "fer_kernel_cnn", "--data", source),
+        *("--recipe", exact, "--out", crossed),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fer_kernel_cnn" in done.stdout and "±" in done.stdout
+    one, other = (
+        pq.read_table(crossed / name / PREDICTIONS)["fold"] for name in ("fer_cnn", "fer_kernel_cnn")
+    )
+    assert one.equals(other)
+    models = json.loads((crossed / "summary.json").read_text())["models"]
+    ours, theirs = ([fold["accuracy"] for fold in models[n]["folds"]] for n in ("fer_cnn", "fer_kernel_cnn"))
+    expected = [a - b for a, b in zip(ours, theirs, strict=True)]
+    assert models["fer_cnn"]["differences"]["fer_kernel_cnn"] == pytest.approx(expected)
+
+
+def test_one_fold_alone_is_that_fold_of_all(source, crossed, exact, tmp_path):
+    args = ("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", tmp_path)
+    done = run(*args, "--fold", 2)
+    assert done.returncode == 0, done.stderr
+    assert "waits for fer_cnn fold 1, fer_cnn fold 3" in done.stdout
+    mine, theirs = (folder / "fer_cnn" / "fold-2" / PREDICTIONS for folder in (tmp_path, crossed))
+    assert pq.read_table(mine).equals(pq.read_table(theirs))
+
+
+def test_folds_in_parallel_are_the_folds_in_turn(source, crossed, exact, tmp_path):
+    args = ("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", tmp_path)
+    done = run_two(*args, "--parallel", "folds")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(probs(tmp_path), probs(crossed))
+
+
+def test_two_processes_train_the_same_weights_as_one(source, crossed, exact, tmp_path):
+    args = ("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", tmp_path)
+    done = run_two(*args, "--fold", 1)
+    assert done.returncode == 0, done.stderr
+    fold = tmp_path / "fer_cnn" / "fold-1"
+    assert json.loads((fold / "config.json").read_text())["hardware"].startswith("2 x ")
+    one, two = (
+        load_file(folder / "fer_cnn" / "fold-1" / "model.safetensors") for folder in (crossed, tmp_path)
+    )
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=1e-5, rtol=0, msg=key)
+    rows = pq.read_table(crossed / "fer_cnn" / "fold-1" / PREDICTIONS)
+    assert pq.read_table(fold / PREDICTIONS)["image"].equals(rows["image"])  # exactly the fold, once each
+
+
+def test_two_processes_are_as_accurate_as_one(source, tmp_path):
+    """BatchNorm sees half of each batch on a CPU, so weights differ; what comes out must not."""
+    accuracy = {}
+    for name, launch in (("one", run), ("two", run_two)):
+        args = ("--model", "fer_resnet", "--data", source, "--epochs", 8, "--batch-size", 56)
+        done = launch("train/fit.py", *args, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        config, result = (
+            json.loads((tmp_path / name / f).read_text()) for f in ("config.json", "result.json")
+        )
+        accuracy[config["hardware"][0]] = result["best"]["val_accuracy"]
+        correct = result["best"]["val_accuracy"] * result["validation_images"] / 100
+        assert correct == pytest.approx(round(correct), abs=1e-3)  # over exactly n images
+    error = 100 * np.sqrt(0.25 / 279)
+    assert accuracy.keys() == {"1", "2"} and accuracy["1"] > 50
+    assert abs(accuracy["1"] - accuracy["2"]) <= error, accuracy
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--folds", "1"), "at least 2 folds"),
+        (("--fold", "4"), "from 1 to 3"),
+        (("--model", "fer_cnn", "resnet81"), "did you mean"),
+        (("--recipe", "papier"), "no recipe"),
+        (("--tracker", "nobody"), "tracker 'nobody'"),
+        (("--epochs", "0"), "epochs must be at least 1"),
+        ((), "where is FER2013?"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(args, says, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013", raising=False)
+    monkeypatch.setattr(sys, "argv", ["cv.py", *args])
+    with pytest.raises(SystemExit) as stopped:
+        train.cli.run(train.cv.main)
+    assert stopped.value.code == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert says in sentence
+
+
+def test_audit(source):
+    found = audit(Fer2013(load_fer2013(source, check_counts=False)))
+    assert found["splits"]["train"]["images"] == 280
+    assert found["splits"]["train"]["repeats"] == found["splits"]["train"]["conflicts"] == 0
+    train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
+    assert train_test == {
+        "splits": ["train", "test"],
+        "images": {"train": 1, "test": 1},
+        "of_another_label": 0,
+    }
+    assert "1 images of test stand in train" in table(found)
+
+
+def test_audit_counts_repeats_and_conflicts(tmp_path):
+    drawn = draw(per_class=6)
+    images, labels = drawn["train"]
+    images[7] = images[0]  # the same label
+    images[1] = images[0]  # another one
+    drawn["test"] = (drawn["test"][0], np.roll(labels, 1))
+    found = audit(Fer2013(load_fer2013(write_parquet(tmp_path / "f", drawn), check_counts=False)))
+    train_split = found["splits"]["train"]
+    assert (train_split["repeats"], train_split["conflicts"]) == (2, 3)
+    train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
+    assert train_test["images"] == {"train": 3, "test": 1} and train_test["of_another_label"] == 1
+    assert found["leaking"]["leak_free"] == 0
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no FER2013 at {REAL}")
+def test_the_stored_audit_is_that_of_fer2013():
+    stored = json.loads((ROOT / "model_cards" / "results" / "audit.json").read_text())
+    assert audit(Fer2013(load_fer2013(REAL))) == stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import models  # noqa: F401  (registers the architectures)
 from .faces import FaceDetector, crop_face, get_detector
 from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
 from .images import ImageSource, load_image
 from .labels import EXPRESSIONS
+from .models import create_face_model
 from .preprocess import to_input
 
 # The default is the first of these whose weights are installed.
@@ -241,18 +242,20 @@ def _load_file(path: Path) -> nn.Module:
         raise ModelError(f"There is no model file '{path}'.")
     try:
         with safe_open(path, framework="pt") as file:
-            arch = (file.metadata() or {}).get("arch", "")
+            metadata = file.metadata() or {}
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"'{path}' is not a safetensors file that can be read ({_reason(error)})."
         ) from error
-    if arch not in timm.list_models("fer_*"):
-        raise ModelError(f"'{path}' does not name one of this zoo's architectures in its metadata ('arch').")
-    model = timm.create_model(arch, pretrained=False)
+    arch = metadata.get("architecture", "")
+    if not timm.is_model(arch):
+        raise ModelError(f"'{path}' does not name an architecture in its metadata, as train/package.py does.")
     try:
+        labels = json.loads(metadata["label_names"])
+        model = create_face_model(arch, labels=labels, input_size=int(metadata.get("input_size", 48)))
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"The weights in '{path}' do not fit the architecture {arch}.") from error
     return model
 

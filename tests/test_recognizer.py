@@ -178,7 +178,12 @@ def save(model: nn.Module, path: Path, **metadata: str) -> Path:
 
 def test_model_from_a_file(tmp_path):
     model = fer_zoo.create_model("fer_cnn").eval()
-    path = save(model, tmp_path / "mine.safetensors", arch="fer_cnn")
+    path = save(
+        model,
+        tmp_path / "mine.safetensors",
+        architecture="fer_cnn",
+        label_names=json.dumps(fer_zoo.EXPRESSIONS),
+    )
     expected = Recognizer(model, faces="whole")(ASTRONAUT)[0].probs
     for given in (path, str(path)):
         loaded = Recognizer(given, faces="whole")
@@ -187,15 +192,26 @@ def test_model_from_a_file(tmp_path):
         assert loaded(ASTRONAUT)[0].probs == pytest.approx(expected, abs=5e-3)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(fer_zoo.models.WEIGHTS_DIR.glob("*.safetensors")), ids=lambda p: p.stem
+)
+def test_a_packaged_file_by_its_path_is_the_model_by_its_name(path):
+    by_path, by_name = (Recognizer(given, faces="whole") for given in (path, path.stem))
+    assert by_path(ASTRONAUT)[0].probs == by_name(ASTRONAUT)[0].probs
+
+
 def test_bad_model_files(tmp_path):
     cnn = fer_zoo.create_model("fer_cnn")
+    named = {"architecture": "fer_cnn", "label_names": json.dumps(fer_zoo.EXPRESSIONS)}
     text = tmp_path / "text.safetensors"
     text.write_text("hello")
     cases = {
         tmp_path / "gone.safetensors": "no model file",
         text: "not a safetensors file",
-        save(cnn, tmp_path / "bare.safetensors"): "does not name one of this zoo's architectures",
-        save(cnn, tmp_path / "other.safetensors", arch="fer_cbam"): "do not fit the architecture fer_cbam",
+        save(cnn, tmp_path / "bare.safetensors"): "does not name an architecture",
+        save(cnn, tmp_path / "other.safetensors", **named | {"architecture": "fer_cbam"}): "do not fit",
+        save(cnn, tmp_path / "nameless.safetensors", architecture="fer_cnn"): "do not fit",
+        save(cnn, tmp_path / "few.safetensors", **named | {"label_names": '["a", "b"]'}): "do not fit",
     }
     for path, words in cases.items():
         with pytest.raises(ModelError, match=words) as error:

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
-import fer_zoo
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.models import create_face_model
 
 
 class NetworkError(ValueError):
@@ -55,26 +55,12 @@ def create_network(
     if known.fixed_input_size and input_size is None and known.input_size[1] != size:
         fixed = known.input_size[1]
         raise NetworkError(f"{name} takes images of {fixed}x{fixed} pixels: add --input-size {fixed}")
-    given = {"in_chans": 1, "num_classes": len(labels)}
-    if drop_rate is not None:
-        given["drop_rate"] = drop_rate
-    if known.fixed_input_size and known.input_size[1] != size:
-        given["img_size"] = (size, size)
+    given = {} if drop_rate is None else {"drop_rate": drop_rate}
     try:
-        model = fer_zoo.create_model(name, pretrained=pretrained, **given)
+        model = create_face_model(name, labels=labels, input_size=size, pretrained=pretrained, **given)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         what = "weights of " if pretrained else ""
         raise NetworkError(f"the {what}model {name!r} cannot be had: {_first_line(error)}") from error
-    cfg = model.pretrained_cfg
-    # timm sums a first convolution over its channels for gray: one mean and std stand for all three
-    mean, std = (sum(cfg[key]) / len(cfg[key]) for key in ("mean", "std"))
-    model.pretrained_cfg = cfg | {
-        "input_size": (1, size, size),
-        "mean": (mean,),
-        "std": (std,),
-        "num_classes": len(labels),
-        "label_names": tuple(labels),
-    }
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 1, size, size))

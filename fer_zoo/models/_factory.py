@@ -1,0 +1,42 @@
+"""Any model of timm, brought to gray faces and to classes with names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from torch import nn
+
+from ..labels import EXPRESSIONS
+
+
+def create_face_model(
+    name: str, *, labels: Sequence[str] = EXPRESSIONS, input_size: int = 48, **kwargs: Any
+) -> nn.Module:
+    """A timm model whose pretrained cfg says what faces it takes and what its classes are called.
+
+    Args:
+        name: Any of timm's names.
+        labels: The classes.
+        input_size: Height and width in pixels.
+        kwargs: For `timm.create_model`.
+
+    Returns:
+        A model of one channel. Where its own cfg has three, mean and std are their averages: timm then sums
+        the first convolution's weights over its channels.
+
+    Raises:
+        Exception: Whatever timm raises for a name, weights or a size that it cannot provide.
+    """
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if known.fixed_input_size and known.input_size[1] != input_size:
+        kwargs["img_size"] = (input_size, input_size)
+    model = timm.create_model(name, in_chans=1, num_classes=len(labels), **kwargs)
+    mean, std = (sum(model.pretrained_cfg[key]) / len(model.pretrained_cfg[key]) for key in ("mean", "std"))
+    model.pretrained_cfg = model.pretrained_cfg | {
+        "input_size": (1, input_size, input_size),
+        "mean": (mean,),
+        "std": (std,),
+        "num_classes": len(labels),
+        "label_names": tuple(labels),
+    }
+    return model

@@ -357,4 +357,4 @@ def test_scores_by_hand():
 
 def test_readme_says_what_the_results_files_say():
     readme = train.report.README.read_text()
-    assert train.report.with_table(readme, train.report.zoo_table()) == readme
+    assert train.report.with_tables(readme) == readme

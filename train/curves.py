@@ -30,6 +30,7 @@ def draw_curves(runs: dict[str, list[Path]], file: Path) -> None:
                 axes.plot(epochs, curve, color=f"C{number}", alpha=0.35, linewidth=1)
             axes.plot(epochs, mean, color=f"C{number}", linewidth=2.2, label=name)
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     axes.legend()
     partial = file.with_suffix(".tmp.png")

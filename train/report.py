@@ -1,8 +1,8 @@
-"""Writes README's zoo table from the results files.
+"""Writes README's tables from the results files.
 
     python train/report.py [--check]
 
-With --check nothing is written; the exit code is 1 where the table is not what the results files say.
+With --check nothing is written; the exit code is 1 where a table is not what the results files say.
 """
 
 import json
@@ -16,7 +16,6 @@ from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- zoo -->", "<!-- /zoo -->"
 
 # Test accuracy in percent as the course paper gives it ("Final Test Accuracy").
 PAPER = {"fer_cnn": 58.26, "fer_kernel_cnn": 59.72, "fer_resnet": 53.13, "fer_cbam": 62.18}
@@ -42,11 +41,29 @@ def zoo_table(folder: Path = RESULTS_DIR) -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: str, table: str) -> str:
-    """`readme` with the table between its two markers."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+def cv_table(file: Path = RESULTS_DIR / "cv-paper.json") -> str:
+    """A Markdown table of a cross-validation, a row a model."""
+    summary = json.loads(file.read_text())
+    rows = [
+        f"| {summary['folds']} folds, recipe {summary['recipe']} | accuracy % | macro-F1 % | NLL | Brier |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, model in summary["models"].items():
+        cells = [
+            f"{model['mean'][key]:.{digits}f} ± {model['sd'][key]:.{digits}f}"
+            for key, digits in (("accuracy", 2), ("macro_f1", 2), ("nll", 3), ("brier", 3))
+        ]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def with_tables(readme: str) -> str:
+    """`readme` with each table between its two markers."""
+    for name, table in (("zoo", zoo_table()), ("cv", cv_table())):
+        head, _, rest = readme.partition(f"<!-- {name} -->")
+        _, _, tail = rest.partition(f"<!-- /{name} -->")
+        readme = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
+    return readme
 
 
 def main() -> int:
@@ -56,7 +73,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     readme = README.read_text()
-    new = with_table(readme, zoo_table())
+    new = with_tables(readme)
     if args.check:
         print("README is up to date" if new == readme else "README differs: run python train/report.py")
         return int(new != readme)

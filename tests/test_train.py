@@ -233,7 +233,7 @@ def test_any_timm_model_at_any_size(source, tmp_path):
         ("resnet81", None, "did you mean resnet"),
         ("vit_tiny_patch16_224", None, "add --input-size 224"),
         ("inception_v3", None, "try --input-size 96"),
-        ("resnet18.nobody", None, "cannot be had"),
+        ("resnet18.nobody", None, "resnet18 has resnet18.a1_in1k"),
     ],
 )
 def test_networks_that_cannot_be_had(name, size, says):

@@ -27,6 +27,9 @@ def check_name(name: str) -> None:
         zoo = ", ".join(timm.list_models("fer_*"))
         hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has {zoo}"
         raise NetworkError(f"no model {name!r}: {hint}")
+    tagged = timm.list_models(f"{arch}.*", pretrained=True)
+    if "." in name and name not in tagged:
+        raise NetworkError(f"no weights {name!r}: {arch} has {', '.join(tagged) or 'none'}")
 
 
 def create_network(

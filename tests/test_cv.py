@@ -255,3 +255,20 @@ def test_audit_counts_repeats_and_conflicts(tmp_path):
 def test_the_stored_audit_is_that_of_fer2013():
     stored = json.loads((ROOT / "model_cards" / "results" / "audit.json").read_text())
     assert audit(Fer2013(load_fer2013(REAL))) == stored
+
+
+def test_the_benchmark_measures_all_loops(source, tmp_path):
+    out = tmp_path / "benchmark.json"
+    args = ("--model", "fer_cnn", "--data", source, "--images", 256, "--rounds", 1, "--out", out)
+    done = run("train/benchmark.py", *args)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(out.read_text())["models"]["fer_cnn"]
+    speed = row["images_per_second"]
+    assert speed.keys() == {"ours", "plain", "alone"} and min(speed.values()) > 0
+    assert row["ours_over_alone"] == pytest.approx(speed["ours"] / speed["alone"])
+    assert row["workers"][str(row["best_workers"])] == max(row["workers"].values())
+    # three convolutions, 32 at 48x48, 64 at 24x24, 128 at 12x12, and 4608 to 256 to 7; backward is twice
+    # forward, but for the first convolution, whose input needs no gradient
+    first, others = 32 * 9 * 48**2, 64 * 32 * 9 * 24**2 + 128 * 64 * 9 * 12**2 + 4608 * 256 + 256 * 7
+    assert row["gflop_per_image"] == pytest.approx((2 * 2 * first + 2 * 3 * others) / 1e9, rel=0.01)
+    assert "fer_cnn" in done.stdout

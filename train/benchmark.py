@@ -1,0 +1,255 @@
+"""Measures the training loop: images a second beside a plain loop and beside the model alone.
+
+    accelerate launch train/benchmark.py --model fer_cnn fer_cbam --data SOURCE
+
+In one run, with the same model, batch size, threads and precision, in turn and several times over: ours,
+`train/engine.py`; plain, PNG files by ImageFolder, torchvision's transforms and a DataLoader with its best
+number of workers; alone, the model on random tensors that are on the device already. For a model with CBAM,
+ours is measured with and without torch.compile.
+"""
+
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.optim import create_optimizer_v2
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo.labels import EXPRESSIONS
+from train.cli import add_data_arguments, create_parser, load_data, run
+from train.dataset import Arrays
+from train.engine import Split, Trainer, compile_pays
+from train.evaluate import RESULTS_DIR
+from train.files import write_atomic
+from train.hardware import create_accelerator, describe
+from train.networks import create_network
+from train.recipe import Recipe, load_recipe
+
+WORKERS = (0, 1, 2, 4, 8)
+
+
+class BytesMoved(TorchDispatchMode):
+    """Counts the bytes that operators would read and write if none of it stayed in a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = torch.utils._pytree.tree_leaves((args, kwargs, out))
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+        return out
+
+
+def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path) -> dict:
+    """Every figure of one model.
+
+    Args:
+        name: Any of timm's names.
+        faces: What an epoch sees.
+        recipe: Batch size, precision, optimizer and augmentation.
+        rounds: How often each loop is measured; the median counts.
+        folder: Of `faces` as PNG files, a folder a class.
+    """
+    accelerator = create_accelerator(recipe)
+    split = Split(faces.images, faces.labels, accelerator.device)
+
+    def ours(compiled: bool) -> Callable[[], None]:
+        trainer = Trainer(create_network(name), split, recipe, accelerator, compiled=compiled)
+        silent = tqdm(disable=True)
+        return lambda: trainer.epoch(0, silent)
+
+    compiled = compile_pays(create_network(name), accelerator.device, 10**9)
+    loops = {"ours": ours(compiled), "alone": _alone(name, len(faces), recipe, accelerator)}
+    if compiled:
+        loops["ours_eager"] = ours(False)
+    for loop in loops.values():
+        loop()  # warm-up
+    workers = {n: _speed(_plain(name, folder, n, recipe, accelerator), len(faces)) for n in WORKERS}
+    best = max(workers, key=workers.get)
+    loops["plain"] = _plain(name, folder, best, recipe, accelerator)
+    speeds = {key: [] for key in loops}
+    for _ in tqdm(range(rounds), name, disable=None):
+        for key, loop in loops.items():
+            speeds[key].append(_speed(loop, len(faces)))
+    speed = {key: statistics.median(values) for key, values in speeds.items()}
+    flops, moved = _work(name, recipe, accelerator)
+    peak_flops, peak_bytes = _peaks(recipe, accelerator.device)
+    return {
+        "images_per_second": speed,
+        "rounds": speeds,
+        "workers": workers,
+        "best_workers": best,
+        "ours_over_alone": speed["ours"] / speed["alone"],
+        "ours_over_plain": speed["ours"] / speed["plain"],
+        "gflop_per_image": flops / 1e9,
+        "megabytes_per_image": moved / 1e6,
+        "peak_gflops": peak_flops / 1e9,
+        "peak_gigabytes_per_second": peak_bytes / 1e9,
+        "share_of_peak_flops": speed["ours"] * flops / peak_flops,
+        "hardware": describe(accelerator),
+    }
+
+
+def _speed(loop: Callable[[], None], images: int) -> float:
+    _synchronize()
+    started = time.perf_counter()
+    loop()
+    _synchronize()
+    return images / (time.perf_counter() - started)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _step(name: str, recipe: Recipe, accelerator) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """One optimizer step of a plain loop, in the precision and memory format of ours."""
+    model = create_network(name).to(accelerator.device, memory_format=torch.channels_last)
+    if compile_pays(model, accelerator.device, 10**9):
+        for module in model.modules():
+            if type(module).__name__ == "CbamModule":
+                module.compile()
+    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=1e-6)
+
+    def step(x: torch.Tensor, labels: torch.Tensor) -> None:
+        with accelerator.autocast():
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _alone(name: str, images: int, recipe: Recipe, accelerator) -> Callable[[], None]:
+    step, size = _step(name, recipe, accelerator), recipe.batch_size
+    x = torch.randn(size, 1, 48, 48, device=accelerator.device)
+    labels = torch.randint(len(EXPRESSIONS), (size,), device=accelerator.device)
+
+    def loop() -> None:
+        for _ in range(images // size):
+            step(x, labels)
+
+    return loop
+
+
+def _plain(name: str, folder: Path, workers: int, recipe: Recipe, accelerator) -> Callable[[], None]:
+    step = _step(name, recipe, accelerator)
+    how = transforms.Compose(
+        [
+            transforms.Grayscale(),
+            transforms.RandomHorizontalFlip(recipe.flip),
+            transforms.RandomRotation(recipe.degrees),
+            transforms.RandomResizedCrop(48, recipe.crop_scale, recipe.crop_ratio),
+            transforms.ToTensor(),
+            transforms.Normalize(0.5, 0.5),
+        ]
+    )
+    loader = DataLoader(
+        ImageFolder(folder, how),
+        recipe.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=workers > 0,
+    )
+
+    def loop() -> None:
+        for x, labels in loader:
+            step(x.to(accelerator.device), labels.to(accelerator.device))
+
+    return loop
+
+
+def _work(name: str, recipe: Recipe, accelerator) -> tuple[float, float]:
+    """Operations and bytes moved of one training image, the optimizer's left out."""
+    model = create_network(name).to(accelerator.device, memory_format=torch.channels_last)
+    x = torch.randn(recipe.batch_size, 1, 48, 48, device=accelerator.device)
+    with FlopCounterMode(display=False) as flops, BytesMoved() as moved:
+        with accelerator.autocast():
+            logits = model(x)
+        logits.float().sum().backward()
+    return flops.get_total_flops() / len(x), moved.bytes / len(x)
+
+
+def _peaks(recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    """The device's operations and bytes a second: a large matrix product, and a copy."""
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, n, n, device=device).to(dtype)
+    large = torch.empty(1 << 28, dtype=torch.uint8, device=device)
+    copy = torch.empty_like(large)
+    flops = max(2 * n**3 * _speed(lambda: torch.mm(a, b), 1) for _ in range(5))
+    moved = max(2 * len(large) * _speed(lambda: copy.copy_(large), 1) for _ in range(5))
+    return flops, moved
+
+
+def table(models: dict[str, dict]) -> str:
+    """The measurements for a terminal."""
+    lines = [
+        f"{'model':<16}{'ours':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'/alone':>8}{'/plain':>8}"
+        f"{'workers':>9}{'GFLOP':>8}{'MB':>8}{'of peak':>9}"
+    ]
+    for name, row in models.items():
+        speed = row["images_per_second"]
+        eager = f"{speed['ours_eager']:,.0f}" if "ours_eager" in speed else "-"
+        lines.append(
+            f"{name:<16}{speed['ours']:>9,.0f}{eager:>9}{speed['plain']:>9,.0f}{speed['alone']:>9,.0f}"
+            f"{row['ours_over_alone']:>8.0%}{row['ours_over_plain']:>8.2f}{row['best_workers']:>9}"
+            f"{row['gflop_per_image']:>8.3f}{row['megabytes_per_image']:>8.1f}{row['share_of_peak_flops']:>9.0%}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    parser.add_argument("--model", nargs="+", default=["fer_cnn", "fer_cbam"], help="names of timm's")
+    add_data_arguments(parser)
+    parser.add_argument("--recipe", default="paper", help="a name in train/recipes or a .toml file")
+    parser.add_argument("--images", type=int, default=2048, help="that a measured epoch sees (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="the median of so many counts (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: model_cards/results/benchmark-*.json)"
+    )
+    args = parser.parse_args()
+    recipe = load_recipe(args.recipe)
+    train = load_data(args, strict=False)["train"]
+    count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
+    faces = train[torch.arange(count).numpy()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for i, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+            file = folder / EXPRESSIONS[label] / f"{i}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(file)
+        models = {model: measure(model, faces, recipe, args.rounds, folder) for model in args.model}
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
+    settings = {"recipe": args.recipe, "batch_size": recipe.batch_size, "precision": recipe.precision}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    write_atomic(out, json.dumps(settings | versions | {"models": models}, indent=2) + "\n")
+    print("images a second; GFLOP and MB are of one training image")
+    print(table(models))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -18,8 +18,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cv2
 import gradio as gr
 import timm
+import torch
 from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -302,6 +304,9 @@ def build() -> gr.Blocks:
 
 
 def main() -> None:
+    # visitors are served side by side: a photo that takes every core for itself makes the others wait longer
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         recognizer(MODELS[0] if MODELS else default_model())  # loaded before the first visitor waits for it
     except (ModelError, DetectorError) as error:

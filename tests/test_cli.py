@@ -26,7 +26,8 @@ ASTRONAUT = PHOTOS / "astronaut.jpg"
 def model(tmp_path_factory) -> str:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_file(fer_zoo.create_model("fer_cnn").state_dict(), path, metadata={"arch": "fer_cnn"})
+    metadata = {"architecture": "fer_cnn", "label_names": json.dumps(fer_zoo.EXPRESSIONS)}
+    save_file(fer_zoo.create_model("fer_cnn").state_dict(), path, metadata=metadata)
     return str(path)
 
 

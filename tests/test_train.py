@@ -76,7 +76,15 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 def interrupt(args: tuple, out: Path, how: signal.Signals) -> subprocess.Popen:
     """Starts a run and sends it a signal when its first checkpoint is there."""
     command = [sys.executable, *map(str, args)]
-    process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell's background job ignores Ctrl-C, and hands that on to its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not (out / "checkpoint-0001").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -177,11 +177,20 @@ def fingerprint(dataset: datasets.DatasetDict) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    rows = []
+    splits = {}
     for name, split in dataset.items():
         images, labels = to_arrays(split)
-        hashes = pixel_hashes(images)
-        rows += [f"{name} {label} {pixels}" for label, pixels in zip(labels, hashes, strict=True)]
+        splits[name] = labels, pixel_hashes(images)
+    return digest(splits)
+
+
+def digest(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """The `fingerprint` of splits whose labels and pixel hashes are at hand, as such pairs of (N,)."""
+    rows = [
+        f"{name} {label} {pixels}"
+        for name, pair in splits.items()
+        for label, pixels in zip(*pair, strict=True)
+    ]
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 

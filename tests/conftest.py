@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drawn_fer2013 import draw, write_parquet
 
 from train.app_process import ROOT, AppProcess, running_app
 
@@ -19,6 +20,12 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 def examples() -> Path:
     """The folder of example photos."""
     return ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    """A folder of drawn data that a network can learn, in FER2013's form."""
+    return write_parquet(tmp_path_factory.mktemp("fer2013"), draw(per_class=40, waves=True))
 
 
 @pytest.fixture(scope="session")

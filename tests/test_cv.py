@@ -35,11 +35,6 @@ optimizer = "sgd"
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    return write_parquet(tmp_path_factory.mktemp("fer2013"), draw(per_class=40, waves=True))
-
-
-@pytest.fixture(scope="module")
 def exact(tmp_path_factory) -> Path:
     recipe = tmp_path_factory.mktemp("recipe") / "exact.toml"
     recipe.write_text(EXACT)

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from drawn_fer2013 import draw, write_parquet
+from drawn_fer2013 import draw
 from launch import ENV, ROOT, run
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
+import train.cards
 import train.cli
 import train.evaluate
 import train.fit
@@ -26,12 +29,14 @@ from fer_zoo import Recognizer
 from fer_zoo.data import DataError
 from fer_zoo.metrics import scores
 from fer_zoo.preprocess import normalize, to_input
+from fer_zoo.recognizer import load_model
 from train.dataset import load_image_folder
-from train.engine import class_weights
+from train.engine import class_weights, predict
 from train.evaluate import check_test_read, log_test_read
+from train.figures import draw_model, is_current
 from train.hardware import out_of_memory
 from train.networks import NetworkError, create_network
-from train.package import package
+from train.package import fit_temperature, package
 from train.run_dir import RunError
 
 # Everything that a recipe can ask for.
@@ -51,11 +56,6 @@ jitter = 0.2
 erasing = 0.3
 ema = 0.9
 """
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    return write_parquet(tmp_path_factory.mktemp("fer2013"), draw(per_class=40, waves=True))
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +363,28 @@ def test_scores_by_hand():
     assert figures["nll"] == pytest.approx(10)
 
 
-def test_readme_says_what_the_results_files_say():
-    readme = train.report.README.read_text()
-    assert train.report.with_tables(readme) == readme
+def test_readme_cards_and_figures_say_what_the_results_files_say():
+    assert train.report.stale() == []
+
+
+def test_an_old_figure_is_found(tmp_path):
+    results = train.cards.load_results()[0]
+    file = tmp_path / "figure.png"
+    assert not is_current(file, results)
+    draw_model(results, file)
+    assert is_current(file, results)
+    assert not is_current(file, results | {"sha256": "other"})
+
+
+def test_temperature_is_in_the_weights(finished, source, tmp_path):
+    """The shipped logits are the run's, divided by the number in the metadata."""
+    data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
+    plain, calibrated = (package(finished, tag, tmp_path, given) for tag, given in (("a", None), ("b", data)))
+    with safe_open(calibrated, "pt") as file:
+        temperature = float(file.metadata()["temperature"])
+    clean = data["validation"][data.clean("validation")]
+    images, labels = torch.from_numpy(clean.images).unsqueeze(1), torch.from_numpy(clean.labels)
+    before, after = (predict(load_model(file).eval(), images) for file in (plain, calibrated))
+    torch.testing.assert_close(after * temperature, before, atol=0.02, rtol=0.01)
+    assert scores(after, labels)["nll"] <= scores(before, labels)["nll"] + 1e-3
+    assert fit_temperature(3 * before, labels) == pytest.approx(3 * fit_temperature(before, labels), rel=0.01)

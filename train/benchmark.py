@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
-from train.engine import Split, Trainer, compile_pays
+from train.engine import Split, Trainer, compile_attention, compile_pays
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 from train.hardware import create_accelerator, describe
@@ -69,7 +69,7 @@ def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path)
         folder: Of `faces` as PNG files, a folder a class.
     """
     accelerator = create_accelerator(recipe)
-    split = Split(faces.images, faces.labels, accelerator.device)
+    split = Split(faces, accelerator.device)
 
     def ours(compiled: bool) -> Callable[[], None]:
         trainer = Trainer(create_network(name), split, recipe, accelerator, compiled=compiled)
@@ -77,14 +77,14 @@ def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path)
         return lambda: trainer.epoch(0, silent)
 
     compiled = compile_pays(create_network(name), accelerator.device, 10**9)
-    loops = {"ours": ours(compiled), "alone": _alone(name, len(faces), recipe, accelerator)}
+    loops = {"ours": ours(compiled), "alone": _alone(name, compiled, len(faces), recipe, accelerator)}
     if compiled:
         loops["ours_eager"] = ours(False)
     for loop in loops.values():
         loop()  # warm-up
-    workers = {n: _speed(_plain(name, folder, n, recipe, accelerator), len(faces)) for n in WORKERS}
+    workers = {n: _speed(_plain(name, compiled, folder, n, recipe, accelerator), len(faces)) for n in WORKERS}
     best = max(workers, key=workers.get)
-    loops["plain"] = _plain(name, folder, best, recipe, accelerator)
+    loops["plain"] = _plain(name, compiled, folder, best, recipe, accelerator)
     speeds = {key: [] for key in loops}
     for _ in tqdm(range(rounds), name, disable=None):
         for key, loop in loops.items():
@@ -121,13 +121,13 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _step(name: str, recipe: Recipe, accelerator) -> Callable[[torch.Tensor, torch.Tensor], None]:
+def _step(
+    name: str, compiled: bool, recipe: Recipe, accelerator
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """One optimizer step of a plain loop, in the precision and memory format of ours."""
     model = create_network(name).to(accelerator.device, memory_format=torch.channels_last)
-    if compile_pays(model, accelerator.device, 10**9):
-        for module in model.modules():
-            if type(module).__name__ == "CbamModule":
-                module.compile()
+    if compiled:
+        compile_attention(model)
     optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=1e-6)
 
     def step(x: torch.Tensor, labels: torch.Tensor) -> None:
@@ -140,8 +140,8 @@ def _step(name: str, recipe: Recipe, accelerator) -> Callable[[torch.Tensor, tor
     return step
 
 
-def _alone(name: str, images: int, recipe: Recipe, accelerator) -> Callable[[], None]:
-    step, size = _step(name, recipe, accelerator), recipe.batch_size
+def _alone(name: str, compiled: bool, images: int, recipe: Recipe, accelerator) -> Callable[[], None]:
+    step, size = _step(name, compiled, recipe, accelerator), recipe.batch_size
     x = torch.randn(size, 1, 48, 48, device=accelerator.device)
     labels = torch.randint(len(EXPRESSIONS), (size,), device=accelerator.device)
 
@@ -152,8 +152,10 @@ def _alone(name: str, images: int, recipe: Recipe, accelerator) -> Callable[[], 
     return loop
 
 
-def _plain(name: str, folder: Path, workers: int, recipe: Recipe, accelerator) -> Callable[[], None]:
-    step = _step(name, recipe, accelerator)
+def _plain(
+    name: str, compiled: bool, folder: Path, workers: int, recipe: Recipe, accelerator
+) -> Callable[[], None]:
+    step = _step(name, compiled, recipe, accelerator)
     how = transforms.Compose(
         [
             transforms.Grayscale(),

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -31,11 +30,11 @@ from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.curves import draw_curves
 from train.dataset import Fer2013
-from train.engine import Split, fit, predict
+from train.engine import predict
 from train.files import write_atomic
-from train.fit import git_revision
+from train.fit import train_model
 from train.hardware import create_accelerator
-from train.networks import check_name, create_network
+from train.networks import check_name
 from train.recipe import Recipe
 from train.summary import summarize, table
 
@@ -63,7 +62,7 @@ def main() -> None:
     recipe = recipe_of(args)
     for name in args.model:
         check_name(name)
-    if args.folds < 2:
+    if args.folds < 2:  # said before the data are read
         raise FoldError(f"cross-validation needs at least 2 folds, not {args.folds}")
     if args.fold is not None and not 1 <= args.fold <= args.folds:
         raise FoldError(f"--fold must be from 1 to {args.folds}, not {args.fold}")
@@ -110,27 +109,9 @@ def train_fold(
     """Trains on all folds but one, and writes that one's probabilities beside the run."""
     held_out = folds == fold - 1
     train, validation = data["train"], data["validation"][data.clean("validation")]
-    set_seed(recipe.seed + fold)
-    model = create_network(
-        name, pretrained=args.pretrained, input_size=args.input_size, drop_rate=recipe.drop_rate
-    )
-    fit(
-        model,
-        Split(train.images[~held_out], train.labels[~held_out], accelerator.device),
-        Split(validation.images, validation.labels, accelerator.device),
-        recipe,
-        accelerator,
-        run_dir,
-        config={
-            "model": name,
-            "pretrained": args.pretrained,
-            "input_size": args.input_size,
-            "label_names": EXPRESSIONS,
-            "data": data.fingerprint,
-            "folds": args.folds,
-            "git": git_revision(),
-        },
-        fold=fold,
+    config = {"data": data.fingerprint, "folds": args.folds}
+    model, _ = train_model(
+        name, train[~held_out], validation, recipe, accelerator, args, run_dir, fold=fold, config=config
     )
     file = run_dir / PREDICTIONS
     if file.exists():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_zoo.data import DataError, fingerprint, is_lossy, pixel_hashes, to_arrays
+from fer_zoo.data import DataError, digest, is_lossy, pixel_hashes, to_arrays
 from fer_zoo.folds import leak_free_folds
 from fer_zoo.images import ImageError, load_image
 
@@ -56,7 +56,7 @@ class Fer2013:
 
     def __init__(self, dataset: "datasets.DatasetDict") -> None:
         self.splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
-        self.fingerprint = fingerprint(dataset)
+        self.fingerprint = digest({name: (split.labels, split.hashes) for name, split in self.splits.items()})
         self.lossy = is_lossy(dataset)
 
     def __getitem__(self, split: str) -> Arrays:

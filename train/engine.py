@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import accelerate
-import numpy as np
 import timm
 import torch
 import torch._inductor.config
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from fer_zoo.preprocess import normalize
 from train.augment import augment, draw_augmentation, draw_mix
+from train.dataset import Arrays
 from train.hardware import describe, out_of_memory
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError
@@ -46,14 +46,17 @@ class Split:
     """Images and labels of one split, on the device for the whole run.
 
     Args:
-        images: uint8 (N, H, W).
-        labels: int64 (N,).
+        arrays: The split.
         device: Where training happens.
+
+    Attributes:
+        images: uint8 (N, 1, H, W).
+        labels: int64 (N,).
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
-        self.images = torch.from_numpy(images).unsqueeze(1).to(device)
-        self.labels = torch.from_numpy(labels).to(device)
+    def __init__(self, arrays: Arrays, device: torch.device) -> None:
+        self.images = torch.from_numpy(arrays.images).unsqueeze(1).to(device)
+        self.labels = torch.from_numpy(arrays.labels).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -199,10 +202,7 @@ class Trainer:
             model = convert_sync_batchnorm(model)
         self.ema = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
         if compiled:
-            # else a maximum that is recomputed in fp32 misses its bf16 self, and its gradient is 0/0
-            torch._inductor.config.emulate_precision_casts = True
-            for module in _attention(model):
-                module.compile()
+            compile_attention(model)
         optimizer = create_optimizer_v2(
             model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
         )
@@ -302,6 +302,14 @@ def compile_pays(model: nn.Module, device: torch.device, images: int) -> bool:
     """
     can = device.type == "cuda" or shutil.which("g++") is not None
     return can and images >= COMPILE_PAYS and bool(_attention(model))
+
+
+def compile_attention(model: nn.Module) -> None:
+    """Has each CBAM of a model compiled at its first call."""
+    # else a maximum that is recomputed in fp32 misses its bf16 self, and its gradient is 0/0
+    torch._inductor.config.emulate_precision_casts = True
+    for module in _attention(model):
+        module.compile()
 
 
 def _attention(model: nn.Module) -> list[nn.Module]:

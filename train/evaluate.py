@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -45,15 +46,28 @@ def weight_file(name: str) -> Path:
 
 
 def evaluate(name: str, data: Fer2013, split: str) -> dict[str, dict]:
-    """Scores of `name` on a split, as `fer_zoo.metrics.scores` gives them: `{split: ..., split_clean: ...}`.
+    """Scores of `name` on a split, whole and clean: `{split: ..., split_clean: ...}`.
 
-    The forward is single, in fp32, without test-time augmentation.
+    They are what `fer_zoo.metrics.scores` gives for a single forward in fp32, and beside them
+    `flip_accuracy`, in percent, of the probabilities averaged over image and mirror image, and
+    `uncalibrated`, the calibration figures of the logits before the temperature.
     """
-    clean = torch.from_numpy(data.clean(split))
     labels = torch.from_numpy(data[split].labels)
+    images = torch.from_numpy(data[split].images).unsqueeze(1)
     model = fer_zoo.create_model(name, pretrained=True).eval()
-    logits = predict(model, torch.from_numpy(data[split].images).unsqueeze(1))
-    return {split: scores(logits, labels), f"{split}_clean": scores(logits[clean], labels[clean])}
+    logits, mirrored = predict(model, images), predict(model, images.flip(3))
+    hits = (logits.softmax(1) + mirrored.softmax(1)).argmax(1) == labels
+    with safe_open(weight_file(name), "pt") as file:
+        temperature = float(file.metadata().get("temperature", 1))
+    found = {}
+    clean = torch.from_numpy(data.clean(split))
+    for key, rows in ((split, torch.ones_like(clean)), (f"{split}_clean", clean)):
+        before = scores(logits[rows] * temperature, labels[rows])
+        found[key] = scores(logits[rows], labels[rows]) | {
+            "flip_accuracy": 100 * hits[rows].float().mean().item(),
+            "uncalibrated": {figure: before[figure] for figure in ("ece", "nll", "brier", "reliability")},
+        }
+    return found
 
 
 def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:
@@ -119,17 +133,19 @@ def main() -> None:
 
 
 def origin(path: Path) -> dict:
-    """What stands beside a file's figures: size, parameters, its run, and logits that tests compare."""
+    """What stands beside a file's figures: size, parameters, cost, its run, and logits that tests compare."""
     with safe_open(path, "pt") as file:
-        run = json.loads(file.metadata()["run"])
+        metadata = file.metadata()
     model = fer_zoo.create_model(path.stem, pretrained=True).eval()
-    with torch.inference_mode():
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
         logits = model(golden_input())
     return {
         "bytes": path.stat().st_size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gmacs": flops.get_total_flops() / 2 / len(logits) / 1e9,
+        "temperature": float(metadata.get("temperature", 1)),
         "golden_logits": logits.tolist(),
-        "run": run,
+        "run": json.loads(metadata["run"]),
     }
 
 

@@ -8,22 +8,25 @@ arguments, an interrupted run goes on where it stopped.
 """
 
 import argparse
-import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.data import digest
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
 from train.hardware import create_accelerator
 from train.networks import check_name, create_network
+from train.recipe import Recipe
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,34 +49,63 @@ def main() -> None:
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
         train, validation, labels, source = _faces(args)
-    set_seed(recipe.seed)
-    result = fit(
-        create_network(
-            args.model,
-            pretrained=args.pretrained,
-            labels=labels,
-            input_size=args.input_size,
-            drop_rate=recipe.drop_rate,
-        ),
-        Split(train.images, train.labels, accelerator.device),
-        Split(validation.images, validation.labels, accelerator.device),
-        recipe,
-        accelerator,
-        out,
-        config={
-            "model": args.model,
-            "pretrained": args.pretrained,
-            "input_size": args.input_size,
-            "label_names": labels,
-            "data": source,
-            "git": git_revision(),
-        },
+    _, result = train_model(
+        args.model, train, validation, recipe, accelerator, args, out, labels=labels, config={"data": source}
     )
     best, images = result["best"], result["validation_images"]
     accelerator.print(
         f"{args.model}: {best['val_accuracy']:.2f} % of {images:,} clean validation images, "
         f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
     )
+
+
+def train_model(
+    name: str,
+    train: Arrays,
+    validation: Arrays,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    args: argparse.Namespace,
+    out: Path,
+    *,
+    labels: tuple[str, ...] = EXPRESSIONS,
+    fold: int = 0,
+    config: dict,
+) -> tuple[nn.Module, dict]:
+    """Makes a network and trains it, or goes on with it, as `train.engine.fit` says.
+
+    Args:
+        name: Any of timm's names.
+        train: What to learn from.
+        validation: What the epoch is chosen on.
+        recipe: The recipe.
+        accelerator: From `create_accelerator`.
+        args: With `pretrained` and `input_size`.
+        out: The run's directory.
+        labels: The classes.
+        fold: Counted from 1; 0 for none.
+        config: What else determines the run, such as the data's fingerprint.
+
+    Returns:
+        The network with the weights of the best epoch, and the run's result.
+    """
+    set_seed(recipe.seed + fold)
+    model = create_network(
+        name,
+        pretrained=args.pretrained,
+        labels=labels,
+        input_size=args.input_size,
+        drop_rate=recipe.drop_rate,
+    )
+    config = config | {
+        "model": name,
+        "pretrained": args.pretrained,
+        "input_size": args.input_size,
+        "label_names": labels,
+        "git": git_revision(),
+    }
+    splits = (Split(arrays, accelerator.device) for arrays in (train, validation))
+    return model, fit(model, *splits, recipe, accelerator, out, config, fold)
 
 
 def _faces(args: argparse.Namespace) -> tuple[Arrays, Arrays, tuple[str, ...], str]:
@@ -84,19 +116,12 @@ def _faces(args: argparse.Namespace) -> tuple[Arrays, Arrays, tuple[str, ...], s
             train,
             validation[~np.isin(validation.hashes, train.hashes)],
             labels,
-            _digest(train, validation),
+            digest(
+                {"train": (train.labels, train.hashes), "validation": (validation.labels, validation.hashes)}
+            ),
         )
     data = load_data(args, strict=False)
     return data["train"], data["validation"][data.clean("validation")], EXPRESSIONS, data.fingerprint
-
-
-def _digest(*splits: Arrays) -> str:
-    rows = [
-        f"{label} {pixels}"
-        for split in splits
-        for label, pixels in zip(split.labels, split.hashes, strict=True)
-    ]
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def git_revision() -> str | None:

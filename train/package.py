@@ -1,29 +1,44 @@
 """Turns a finished run into a weight file, float16, with its labels and origin in the metadata.
 
-    python train/package.py runs/fer_cbam-paper-0 --tag paper
+    python train/package.py runs/fer_cbam-strong-0 --tag fer2013 --data SOURCE
 
-It goes into the zoo's folder, or where --folder says; `Recognizer` reads it from anywhere.
+With --data its probabilities are calibrated: a temperature is fitted on clean validation (Guo et al. 2017,
+arXiv:1706.04599), and the classifier is divided by it, so that whoever loads the weights, by timm, from the
+Hub or as ONNX, has calibrated logits. The file goes into the zoo's folder, or where --folder says;
+`Recognizer` reads it from anywhere.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import timm
+import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save
+from scipy.optimize import minimize_scalar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.models import WEIGHTS_DIR
-from train.cli import create_parser, run
+from fer_zoo.models import WEIGHTS_DIR, create_face_model
+from train.cli import create_parser, load_data, run
+from train.dataset import Fer2013
+from train.engine import predict
 from train.files import sha256, write_atomic
 
 MAX_BYTES = 16 << 20
 
 
-def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR) -> Path:
+def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 | None = None) -> Path:
     """Writes `<folder>/<arch>.<tag>.safetensors` and returns its path.
+
+    Args:
+        run_dir: Of a finished run.
+        tag: What the weights are called.
+        folder: Where the file goes.
+        data: What the temperature is fitted on; None leaves the logits as they are.
 
     Raises:
         ValueError: The run is not finished, or its weights have no place in the zoo: too large, of another
@@ -34,13 +49,26 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR) -> Path:
     config = json.loads((run_dir / "config.json").read_text())
     arch = config["model"].partition(".")[0]
     state = load_file(run_dir / "model.safetensors")
+    size = config["input_size"] or 48
+    temperature = 1.0
+    if data:
+        model = create_face_model(arch, labels=config["label_names"], input_size=size)
+        model.load_state_dict(state)
+        clean = data["validation"][data.clean("validation")]
+        images = torch.from_numpy(clean.images).unsqueeze(1)
+        temperature = fit_temperature(predict(model, images), torch.from_numpy(clean.labels))
+        with torch.no_grad():
+            for parameter in model.get_classifier().parameters():
+                parameter /= temperature
+        state = model.state_dict()
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     metadata = {
         "format": "pt",
         "architecture": arch,
         "tag": tag,
         "label_names": json.dumps(config["label_names"]),
-        "input_size": str(config["input_size"] or 48),
+        "input_size": str(size),
+        "temperature": str(temperature),
         "run": json.dumps({"config": config, "result": json.loads((run_dir / "result.json").read_text())}),
     }
     content = save(state, metadata)
@@ -49,6 +77,20 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR) -> Path:
     path = folder / f"{arch}.{tag}.safetensors"
     write_atomic(path, content)
     return path
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The number by which logits must be divided for the least cross-entropy.
+
+    Args:
+        logits: float32 (N, classes).
+        labels: int64 (N,).
+    """
+
+    def nll(log_temperature: float) -> float:
+        return F.cross_entropy(logits / math.exp(log_temperature), labels).item()
+
+    return math.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x)
 
 
 def _check_zoo(arch: str, config: dict, size: int) -> None:
@@ -67,9 +109,10 @@ def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("--tag", required=True, help="what the weights are called: paper, fer2013, ...")
+    parser.add_argument("--data", help="FER2013, to calibrate the probabilities on its clean validation")
     parser.add_argument("--folder", type=Path, default=WEIGHTS_DIR, help="where the file goes")
     args = parser.parse_args()
-    path = package(args.run, args.tag, args.folder)
+    path = package(args.run, args.tag, args.folder, load_data(args) if args.data else None)
     print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB, sha256 {sha256(path)}")
 
 

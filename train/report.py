@@ -1,8 +1,8 @@
-"""Writes README's tables from the results files.
+"""Writes README's tables, the model cards and their figures from the results files.
 
     python train/report.py [--check]
 
-With --check nothing is written; the exit code is 1 where a table is not what the results files say.
+With --check nothing is written; the exit code is 1 where something is not what the results files say.
 """
 
 import json
@@ -11,73 +11,122 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from train.cards import card, load_results
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
+from train.figures import draw_costs, draw_model, is_current
 from train.files import write_atomic
+from train.summary import cells
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+CARDS_DIR = RESULTS_DIR.parent
+FIGURES_DIR = CARDS_DIR / "figures"
 
 # Test accuracy in percent as the course paper gives it ("Final Test Accuracy").
 PAPER = {"fer_cnn": 58.26, "fer_kernel_cnn": 59.72, "fer_resnet": 53.13, "fer_cbam": 62.18}
 
 
-def zoo_table(folder: Path = RESULTS_DIR) -> str:
-    """A Markdown table, a row for each results file, best clean test accuracy first."""
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("fer_*.json"))]
-    results.sort(key=lambda row: -row["splits"]["test_clean"]["accuracy"])
+def zoo_table() -> str:
+    """A row for each weight file, best clean test accuracy first, then other packages."""
     rows = [
-        "| model | parameters | MB | test accuracy % | clean test accuracy % | clean test macro-F1 % "
-        "| course paper % |",
+        "| model | parameters | GMACs | test % | clean test % | macro-F1 % | course paper % |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in results:
+    for row in load_results():
         test, clean = row["splits"]["test"], row["splits"]["test_clean"]
+        name = row["model"]
         rows.append(
-            f"| `{row['model']}` | {row['parameters']:,} | {row['bytes'] / 1e6:.1f} "
+            f"| [`{name}`](model_cards/{name}.md) | {row['parameters']:,} | {row['gmacs']:.3f} "
             f"| {test['accuracy']:.2f} ± {test['accuracy_ci95']:.2f} "
             f"| {clean['accuracy']:.2f} ± {clean['accuracy_ci95']:.2f} "
-            f"| {clean['macro_f1']:.2f} | {PAPER[row['model'].partition('.')[0]]} |"
+            f"| {test['macro_f1']:.2f} | {PAPER[name.partition('.')[0]] if name.endswith('.paper') else ''} |"
+        )
+    for peer in _peers():
+        rows.append(
+            f"| {peer['package']}, {peer['weights']} | {peer['parameters']:,} | "
+            f"| {peer['accuracy']:.1f} | | {peer['macro_f1']:.1f} | |"
         )
     return "\n".join(rows)
 
 
-def cv_table(file: Path = RESULTS_DIR / "cv-paper.json") -> str:
-    """A Markdown table of a cross-validation, a row a model."""
-    summary = json.loads(file.read_text())
+def cv_table() -> str:
+    """Cross-validation by the paper's recipe, a row a model."""
+    summary = json.loads((RESULTS_DIR / "cv-paper.json").read_text())
     rows = [
         f"| {summary['folds']} folds, recipe {summary['recipe']} | accuracy % | macro-F1 % | NLL | Brier |",
         "|---|--:|--:|--:|--:|",
     ]
     for name, model in summary["models"].items():
-        cells = [
-            f"{model['mean'][key]:.{digits}f} ± {model['sd'][key]:.{digits}f}"
-            for key, digits in (("accuracy", 2), ("macro_f1", 2), ("nll", 3), ("brier", 3))
-        ]
-        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+        rows.append(f"| `{name}` | {' | '.join(cells(model))} |")
+    return "\n".join(rows)
+
+
+def speed_table() -> str:
+    """The training loop beside a plain one, a row for each device and model."""
+    rows = [
+        "| hardware | model | ours, images/s | without compiled attention | plain loop | ours / model alone "
+        "| ours / plain loop |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for file in sorted(RESULTS_DIR.glob("benchmark-[cg]pu.json")):
+        for name, row in json.loads(file.read_text())["models"].items():
+            speed = row["images_per_second"]
+            eager = f"{speed['ours_eager']:,.0f}" if "ours_eager" in speed else ""
+            rows.append(
+                f"| {row['hardware']} | `{name}` | {speed['ours']:,.0f} | {eager} | {speed['plain']:,.0f} "
+                f"| {row['ours_over_alone']:.0%} | {row['ours_over_plain']:.2f} |"
+            )
     return "\n".join(rows)
 
 
 def with_tables(readme: str) -> str:
     """`readme` with each table between its two markers."""
-    for name, table in (("zoo", zoo_table()), ("cv", cv_table())):
+    for name, table in (("zoo", zoo_table()), ("cv", cv_table()), ("speed", speed_table())):
         head, _, rest = readme.partition(f"<!-- {name} -->")
         _, _, tail = rest.partition(f"<!-- /{name} -->")
         readme = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
     return readme
 
 
+def texts() -> dict[Path, str]:
+    """README and every card, as they should be."""
+    cards = {CARDS_DIR / f"{results['model']}.md": card(results) for results in load_results()}
+    return {README: with_tables(README.read_text()), **cards}
+
+
+def figures() -> dict[Path, tuple]:
+    """Every figure: the function that draws it, and what that is given."""
+    results = load_results()
+    found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
+    return found | {FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, results, _peers())}
+
+
+def stale() -> list[Path]:
+    """The files that are not what the results files say."""
+    old = [file for file, text in texts().items() if not file.exists() or file.read_text() != text]
+    return old + [file for file, (_, *shown) in figures().items() if not is_current(file, *shown)]
+
+
+def _peers() -> list[dict]:
+    return json.loads((RESULTS_DIR / "peers.json").read_text())["peers"]
+
+
 def main() -> int:
     parser = create_parser(__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, say whether README is up to date"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing, name the files that are old")
     args = parser.parse_args()
-    readme = README.read_text()
-    new = with_tables(readme)
+    old = stale()
     if args.check:
-        print("README is up to date" if new == readme else "README differs: run python train/report.py")
-        return int(new != readme)
-    write_atomic(README, new)
+        names = ", ".join(str(file.relative_to(README.parent)) for file in old)
+        print(
+            f"old: {names}: run python train/report.py" if old else "README, cards and figures are up to date"
+        )
+        return int(bool(old))
+    for file, text in texts().items():
+        write_atomic(file, text)
+    for file, (draw, *shown) in figures().items():
+        if file in old:
+            draw(*shown, file)
     return 0
 
 

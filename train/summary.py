@@ -60,13 +60,17 @@ def table(summary: dict) -> str:
         f"{'model':<18}{'accuracy %':>16}{'macro-F1 %':>16}{'NLL':>16}{'Brier':>16}{'minutes':>10}",
     ]
     for name, model in summary["models"].items():
-        cells = [
-            f"{model['mean'][key]:.{digits}f} ± {model['sd'][key]:.{digits}f}"
-            for key, digits in (("accuracy", 2), ("macro_f1", 2), ("nll", 3), ("brier", 3))
-        ]
-        lines.append(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
+        lines.append(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells(model)))
         lines[-1] += f"{model['train_seconds'] / 60:>10.1f}"
     return "\n".join(lines)
+
+
+def cells(model: dict) -> list[str]:
+    """Mean ± standard deviation of a model's accuracy, macro-F1, NLL and Brier score, as text."""
+    return [
+        f"{model['mean'][key]:.{digits}f} ± {model['sd'][key]:.{digits}f}"
+        for key, digits in (("accuracy", 2), ("macro_f1", 2), ("nll", 3), ("brier", 3))
+    ]
 
 
 def _scores(table: pa.Table) -> dict:

@@ -1,0 +1,178 @@
+"""A card for each weight file: what it is, how well it reads, and how to make it again."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import timm
+
+import fer_zoo  # noqa: F401, registers the architectures
+from fer_zoo.labels import EXPRESSIONS
+from train.evaluate import RESULTS_DIR, TEST_READS
+
+# Which recipe a tag's weights come from, and what is to be known of it.
+RECIPES = {
+    "paper": (
+        "paper",
+        "They follow the protocol of the course paper that the architecture comes from: Adam, cross-entropy, "
+        "20 epochs, mild augmentation.",
+    ),
+    "fer2013": (
+        "strong",
+        "They come from this project's own recipe, the same for all architectures: a longer schedule, wider "
+        "augmentation, label smoothing and a moving average of the weights.",
+    ),
+}
+
+CARD = """\
+# {model}
+
+{summary} These are its `{tag}` weights, trained on FER2013's training split alone. {about}
+
+```python
+import fer_zoo, timm
+
+model = timm.create_model("{model}", pretrained=True)  # gray 1x48x48, mean and std 0.5
+```
+
+```text
+{docstring}
+```
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| multiply-adds | {gmacs:.3f} G a face |
+| file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
+| labels, in order | {labels} |
+| temperature | {temperature} |
+
+## How well it reads
+
+{figures}
+
+± is the 95 % interval. *Clean* leaves out the images that stand in the training split too, pixel for pixel.
+*Flipped too* averages the probabilities of a face and its mirror image; all else is a single forward. ECE has
+15 equal-width bins. The epoch was chosen on clean validation. Test was read {reads}.
+
+| recall % | {header} |
+|---|{rule}|
+{recalls}
+
+![Confusion matrix, recall of each expression, and reliability](figures/{model}.png)
+
+## Limits
+
+It reads expressions in single pictures, never what a person feels, and it reads what FER2013's annotators
+called by these seven words: the labels are noisy, and people agree with them on about 65 % of the images
+(Goodfellow et al. 2013, arXiv:1307.0414). Rare expressions are read worst; the table above says how badly.
+In the European Union, systems that infer emotions of people at work or in education are prohibited but for
+medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about people on this.
+
+## Make it again
+
+```sh
+accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed} --data path/to/fer2013
+python train/package.py runs/{arch}-{recipe}-{seed} --tag {tag}{calibrate}
+python train/evaluate.py --model {model} --split validation --data path/to/fer2013
+python train/evaluate.py --model {model} --split test --data path/to/fer2013
+```
+
+The training took {minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
+Seed {seed}, commit `{git}`.
+
+## Licence
+
+Weights and code: Apache-2.0. FER2013's images carry no licence of their own and are not distributed.
+"""
+
+COLUMNS = (
+    ("accuracy %", "accuracy", 2),
+    ("macro-F1 %", "macro_f1", 2),
+    ("flipped too %", "flip_accuracy", 2),
+    ("ECE %", "ece", 2),
+    ("NLL", "nll", 3),
+    ("Brier", "brier", 3),
+)
+SPLITS = {"validation_clean": "clean validation", "test": "test", "test_clean": "clean test"}
+
+
+def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
+    """The results files of the zoo, best clean test accuracy first."""
+    results = [json.loads(file.read_text()) for file in folder.glob("fer_*.json")]
+    return sorted(results, key=lambda row: -row["splits"]["test_clean"]["accuracy"])
+
+
+def card(results: dict) -> str:
+    """The card of one weight file, as Markdown."""
+    arch, _, tag = results["model"].partition(".")
+    recipe, about = RECIPES[tag]
+    entrypoint = timm.model_entrypoint(arch)
+    config, result = results["run"]["config"], results["run"]["result"]
+    return CARD.format(
+        model=results["model"],
+        arch=arch,
+        tag=tag,
+        summary=inspect.getdoc(entrypoint).partition("\n")[0],
+        about=about,
+        docstring=inspect.getdoc(sys.modules[entrypoint.__module__]),
+        parameters=results["parameters"],
+        gmacs=results["gmacs"],
+        megabytes=results["bytes"] / 1e6,
+        sha256=results["sha256"],
+        labels=", ".join(EXPRESSIONS),
+        temperature=(
+            "none: the logits are the network's own"
+            if results["temperature"] == 1
+            else f"{results['temperature']:.3f}, fitted on clean validation; the weights hold it already"
+        ),
+        figures=_figures(results["splits"]),
+        reads=_reads(results["model"]),
+        header=" | ".join(EXPRESSIONS),
+        rule="|".join(["--:"] * len(EXPRESSIONS)),
+        recalls="\n".join(
+            f"| {title} | "
+            + " | ".join(f"{results['splits'][key]['recall'][e]:.1f}" for e in EXPRESSIONS)
+            + " |"
+            for key, title in SPLITS.items()
+        ),
+        recipe=recipe,
+        seed=config["recipe"]["seed"],
+        precision=config["recipe"]["precision"],
+        calibrate=" --data path/to/fer2013" if results["temperature"] != 1 else "",
+        minutes=result["train_seconds"] / 60,
+        hardware=config["hardware"],
+        speed=result["images_per_second"],
+        torch=config["versions"]["torch"],
+        git=config["git"],
+    )
+
+
+def _figures(splits: dict[str, dict]) -> str:
+    """Rows of figures, and below a split that has them, those before the temperature."""
+    lines = [
+        "| | n | " + " | ".join(title for title, *_ in COLUMNS) + " |",
+        "|---|" + "--:|" * (1 + len(COLUMNS)),
+    ]
+    for key, title in SPLITS.items():
+        figures = splits[key]
+        lines.append(f"| {title} | {figures['n']:,} | {_cells(figures)} |")
+        before = figures.get("uncalibrated")
+        if before and before["nll"] != figures["nll"]:
+            lines.append(f"| … before the temperature | | {_cells(before)} |")
+    return "\n".join(lines)
+
+
+def _cells(figures: dict) -> str:
+    cells = [f"{figures[key]:.{digits}f}" if key in figures else "" for _, key, digits in COLUMNS]
+    if "accuracy_ci95" in figures:
+        cells[0] += f" ± {figures['accuracy_ci95']:.2f}"
+    return " | ".join(cells)
+
+
+def _reads(model: str) -> str:
+    lines = map(json.loads, (RESULTS_DIR / TEST_READS).read_text().splitlines())
+    count = sum(line["model"] == model for line in lines)
+    times = "once" if count == 1 else f"{count} times"
+    return f"{times} ([log](results/{TEST_READS}))"

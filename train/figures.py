@@ -1,0 +1,128 @@
+"""The pictures beside the results; each holds the digest of what it shows, so that an old one is found."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_zoo.labels import COLORS, EXPRESSIONS
+
+DIGEST = "Source"  # PNG text that holds the digest
+
+
+def digest(*shown: object) -> str:
+    """Names what a figure shows."""
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+def is_current(file: Path, *shown: object) -> bool:
+    """Whether the figure in `file` shows just this."""
+    if not file.exists():
+        return False
+    with Image.open(file) as image:
+        return image.info.get(DIGEST) == digest(*shown)
+
+
+def draw_model(results: dict, file: Path) -> None:
+    """Confusion matrix and recall on clean test, and reliability where the results have it.
+
+    Args:
+        results: A results file's content.
+        file: The PNG to write.
+    """
+    splits = results["splits"]
+    clean = splits["test_clean"]
+    figure = _figure(15, 4.8)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 0.9))
+
+    confusion = np.array(clean["confusion"])
+    shares = 100 * confusion / confusion.sum(1, keepdims=True)
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        left.text(
+            column, row, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else "black"
+        )
+    left.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=40, ha="right")
+    left.set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
+    left.set(title="Confusion, % of each true expression", xlabel="predicted", ylabel="true")
+
+    recalls = [clean["recall"][name] for name in EXPRESSIONS]
+    bars = middle.barh(EXPRESSIONS, recalls, color=[COLORS[name] for name in EXPRESSIONS])
+    middle.bar_label(bars, fmt="%.0f", padding=3)
+    middle.invert_yaxis()
+    middle.set(title="Recall, %", xlim=(0, 100))
+
+    split = "test_clean" if "reliability" in clean else "validation_clean"
+    right.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as sure as right")
+    uncalibrated = splits[split]["uncalibrated"]
+    if uncalibrated["nll"] != splits[split]["nll"]:
+        _reliability(right, uncalibrated, "before the temperature", "0.5")
+    _reliability(right, splits[split], "as shipped", "C0")
+    right.set(title=f"Reliability, {split.replace('_clean', '')}", xlabel="confidence", ylabel="accuracy")
+    right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    right.legend(loc="upper left")
+    figure.suptitle(f"{results['model']} on clean test: {clean['accuracy']:.2f} % of {clean['n']:,} images")
+    save(figure, file, results)
+
+
+def draw_costs(results: list[dict], peers: list[dict], file: Path) -> None:
+    """Accuracy on the whole test split against parameters, ours and other packages'.
+
+    Args:
+        results: Results files' contents.
+        peers: Of model_cards/results/peers.json.
+        file: The PNG to write.
+    """
+    figure = _figure(8, 5)
+    axes = figure.subplots()
+    for number, peer in enumerate(sorted(peers, key=lambda peer: (peer["parameters"], peer["accuracy"]))):
+        at = peer["parameters"], peer["accuracy"]
+        axes.plot(*at, "s", color="0.55")
+        # names of neighbours stand in turn below and above
+        axes.annotate(peer["package"], at, **_BESIDE | {"xytext": (7, 4 if number % 2 else -10)}, color="0.4")
+    for row in results:
+        test = row["splits"]["test"]
+        axes.errorbar(
+            row["parameters"], test["accuracy"], test["accuracy_ci95"], fmt="o", color="C0", capsize=3
+        )
+        axes.annotate(
+            row["model"], (row["parameters"], test["accuracy"]), **_BESIDE, color="C0", weight="bold"
+        )
+    axes.plot([], [], "o", color="C0", label="fer-zoo, with the 95 % interval")
+    axes.plot([], [], "s", color="0.55", label="other packages, measured by us")
+    axes.set(xscale="log", xlabel="parameters", ylabel="accuracy on test (3,589 images), %")
+    axes.set_xlim(right=axes.get_xlim()[1] * 3)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    save(figure, file, results, peers)
+
+
+def save(figure: object, file: Path, *shown: object) -> None:
+    """Writes a figure with the digest of what it shows."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".tmp.png")
+    figure.savefig(partial, metadata={DIGEST: digest(*shown)})
+    os.replace(partial, file)
+
+
+_BESIDE = dict(xytext=(7, 3), textcoords="offset points", fontsize=8)
+
+
+def _figure(width: float, height: float) -> object:
+    from matplotlib.figure import Figure  # not pyplot: it would want to know of a screen
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def _reliability(axes: object, figures: dict, label: str, color: str) -> None:
+    curve = figures["reliability"]
+    axes.plot(
+        curve["confidence"],
+        curve["accuracy"],
+        "o-",
+        color=color,
+        label=f"{label}: ECE {figures['ece']:.1f} %",
+    )

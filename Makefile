@@ -1,11 +1,12 @@
 # make demo      the Space on a local address (needs Python 3.11 to 3.13 and make, nothing else)
 # make test      lint and the whole test suite
 # make verify    evaluates every packaged model on the real data: make verify DATA=path/to/fer2013
+# make reproduce trains and scores everything anew into runs/reproduce: make reproduce DATA=path/to/fer2013
 
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test verify data-given
+.PHONY: demo test verify reproduce data-given
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python app.py
@@ -17,6 +18,10 @@ test: $(VENV)/.dev
 
 verify: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/verify.py --data "$(DATA)"
+
+# JOBS=6 trains six at a time on one GPU
+reproduce: data-given $(VENV)/.dev
+	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1)
 
 data-given:
 	@test -n "$(DATA)" || { echo "Say where FER2013 is: make verify DATA=path/to/fer2013" >&2; exit 2; }

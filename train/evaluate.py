@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import fer_zoo
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
+from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
@@ -34,19 +34,21 @@ class EvaluationError(ValueError):
 
 
 def weight_file(name: str) -> Path:
-    """The packaged file of `name`, "arch.tag".
+    """The packaged file of `name`, "arch.tag", or the file that `name` is the path of.
 
     Raises:
-        EvaluationError: Nothing is packaged under that name; the message lists what is.
+        EvaluationError: There is no such file; the message lists what is packaged.
     """
+    if name.endswith(".safetensors") and Path(name).is_file():
+        return Path(name)
     packaged = {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
     if name not in packaged:
         raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(packaged) or 'none yet'}")
     return packaged[name]
 
 
-def evaluate(name: str, data: Fer2013, split: str) -> dict[str, dict]:
-    """Scores of `name` on a split, whole and clean: `{split: ..., split_clean: ...}`.
+def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
+    """Scores of a weight file on a split, whole and clean: `{split: ..., split_clean: ...}`.
 
     They are what `fer_zoo.metrics.scores` gives for a single forward in fp32, and beside them
     `flip_accuracy`, in percent, of the probabilities averaged over image and mirror image, and
@@ -54,11 +56,10 @@ def evaluate(name: str, data: Fer2013, split: str) -> dict[str, dict]:
     """
     labels = torch.from_numpy(data[split].labels)
     images = torch.from_numpy(data[split].images).unsqueeze(1)
-    model = fer_zoo.create_model(name, pretrained=True).eval()
+    model = load_model(path).eval()
     logits, mirrored = predict(model, images), predict(model, images.flip(3))
     hits = (logits.softmax(1) + mirrored.softmax(1)).argmax(1) == labels
-    with safe_open(weight_file(name), "pt") as file:
-        temperature = float(file.metadata().get("temperature", 1))
+    temperature = float(_metadata(path).get("temperature", 1))
     found = {}
     clean = torch.from_numpy(data.clean(split))
     for key, rows in ((split, torch.ones_like(clean)), (f"{split}_clean", clean)):
@@ -100,7 +101,7 @@ def check_test_read(name: str, digest: str, reason: str | None, folder: Path) ->
 
 def main() -> None:
     parser = create_parser(__doc__)
-    parser.add_argument("--model", required=True, help="packaged weights: arch.tag")
+    parser.add_argument("--model", required=True, help="packaged weights, arch.tag, or a .safetensors file")
     add_data_arguments(parser)
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     parser.add_argument("--reason", help="why test is read again for a new file of the same name")
@@ -108,35 +109,34 @@ def main() -> None:
     args = parser.parse_args()
 
     path = weight_file(args.model)
-    digest = sha256(path)
+    name, digest = path.stem, sha256(path)
     if args.split == "test":
-        check_test_read(args.model, digest, args.reason, args.results)
+        check_test_read(name, digest, args.reason, args.results)
     data = load_data(args)
-    splits = evaluate(args.model, data, args.split)
-    if args.split == "test":
-        log_test_read(args.model, digest, splits["test"]["accuracy"], args.reason, args.results)
-
     args.results.mkdir(parents=True, exist_ok=True)
-    file = args.results / f"{args.model}.json"
+    splits = evaluate(path, data, args.split)
+    if args.split == "test":
+        log_test_read(name, digest, splits["test"]["accuracy"], args.reason, args.results)
+
+    file = args.results / f"{name}.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     if results.get("sha256") != digest:
-        results = {"model": args.model, "sha256": digest}
+        results = {"model": name, "sha256": digest}
     results |= origin(path)
     results["data"] = {"fingerprint": data.fingerprint, "lossy": data.lossy}
     results["splits"] = results.get("splits", {}) | splits
     write_atomic(file, json.dumps(results, indent=2) + "\n")
-    for name, figures in splits.items():
+    for key, figures in splits.items():
         print(
-            f"{args.model} on {name:>16} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "
+            f"{name} on {key:>16} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "
             f"± {figures['accuracy_ci95']:.2f} %, macro-F1 {figures['macro_f1']:.2f} %"
         )
 
 
 def origin(path: Path) -> dict:
     """What stands beside a file's figures: size, parameters, cost, its run, and logits that tests compare."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    model = fer_zoo.create_model(path.stem, pretrained=True).eval()
+    metadata = _metadata(path)
+    model = load_model(path).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         logits = model(golden_input())
     return {
@@ -147,6 +147,11 @@ def origin(path: Path) -> dict:
         "golden_logits": logits.tolist(),
         "run": json.loads(metadata["run"]),
     }
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
 
 
 def golden_input() -> torch.Tensor:

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from fer_zoo.labels import COLORS, EXPRESSIONS
+from train.evaluate import RESULTS_DIR
 
+FIGURES_DIR = RESULTS_DIR.parent / "figures"
 DIGEST = "Source"  # PNG text that holds the digest
 
 
@@ -98,6 +100,26 @@ def draw_costs(results: list[dict], peers: list[dict], file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     save(figure, file, results, peers)
+
+
+def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
+    """A face an expression: the mean of its faces, and on it the mean Grad-CAM.
+
+    Args:
+        results: Of `train/mean_gradcam.py`.
+        means: Mean face, 0 to 255, and mean map, both float (H, W), by expression.
+        file: The PNG to write.
+    """
+    figure = _figure(2.1 * len(means), 2.9)
+    for axes, (name, (face, heat)) in zip(figure.subplots(1, len(means)), means.items(), strict=True):
+        axes.imshow(face, cmap="gray")
+        axes.imshow(heat, cmap="inferno", alpha=0.55)
+        shares = results["shares"][name]
+        axes.set_title(name)
+        axes.set_xlabel(f"eyes {shares['eyes']:.0f} %, mouth {shares['mouth']:.0f} %\nn = {shares['faces']}")
+        axes.set(xticks=[], yticks=[])
+    figure.suptitle(f"Mean Grad-CAM of {results['model']} on the mean face of each expression")
+    save(figure, file, results)
 
 
 def save(figure: object, file: Path, *shown: object) -> None:

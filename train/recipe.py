@@ -96,18 +96,17 @@ class Recipe:
 def load_recipe(name: str, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.
 
+    A file may name another as its `base`: it then says only what differs.
+
     Raises:
         RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type or range.
     """
-    path = Path(name) if name.endswith(".toml") else RECIPES_DIR / f"{name}.toml"
-    try:
-        values = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        known = ", ".join(sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
-        raise RecipeError(f"no recipe {name!r}: give one of {known}, or the path of a .toml file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from None
+    path, values = _read(name)
+    if base := values.pop("base", None):
+        values = _read(base)[1] | values
     values |= {key: value for key, value in overrides.items() if value is not None}
+    if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short
+        values["warmup_epochs"] = min(values.get("warmup_epochs", 0), max(overrides["epochs"] - 1, 0))
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     for key, value in values.items():
         if key not in fields:
@@ -116,6 +115,17 @@ def load_recipe(name: str, **overrides: object) -> Recipe:
             raise RecipeError(f"{path.name} has an unknown key {key!r}: {hint}")
         values[key] = _typed(key, value, fields[key].default)
     return Recipe(**values)
+
+
+def _read(name: object) -> tuple[Path, dict]:
+    path = Path(str(name)) if str(name).endswith(".toml") else RECIPES_DIR / f"{name}.toml"
+    try:
+        return path, tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
+        raise RecipeError(f"no recipe {name!r}: give one of {known}, or the path of a .toml file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from None
 
 
 def _typed(key: str, value: object, default: object) -> object:

@@ -12,18 +12,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cards import card, load_results
+from train.claims import PAPER, page
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.figures import draw_costs, draw_model, is_current
+from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current
 from train.files import write_atomic
 from train.summary import cells
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARDS_DIR = RESULTS_DIR.parent
-FIGURES_DIR = CARDS_DIR / "figures"
-
-# Test accuracy in percent as the course paper gives it ("Final Test Accuracy").
-PAPER = {"fer_cnn": 58.26, "fer_kernel_cnn": 59.72, "fer_resnet": 53.13, "fer_cbam": 62.18}
 
 
 def zoo_table() -> str:
@@ -89,9 +86,9 @@ def with_tables(readme: str) -> str:
 
 
 def texts() -> dict[Path, str]:
-    """README and every card, as they should be."""
+    """README, every card and the page on the paper, as they should be."""
     cards = {CARDS_DIR / f"{results['model']}.md": card(results) for results in load_results()}
-    return {README: with_tables(README.read_text()), **cards}
+    return {README: with_tables(README.read_text()), CARDS_DIR / "paper.md": page(), **cards}
 
 
 def figures() -> dict[Path, tuple]:

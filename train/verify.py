@@ -35,7 +35,7 @@ def differences(path: Path, data: Fer2013) -> list[str]:
         if split not in results["splits"]:
             found.append(f"{split} was never scored")
             continue
-        for name, figures in evaluate(path.stem, data, split).items():
+        for name, figures in evaluate(path, data, split).items():
             stored = results["splits"][name]["accuracy"]
             if abs(figures["accuracy"] - stored) > 100 * TOLERANCE_IMAGES / figures["n"] + 1e-9:
                 found.append(

@@ -1,0 +1,119 @@
+"""Compares cross-validated models pair by pair: the same folds and seeds, and a confidence interval.
+
+    python train/compare.py runs/cv-paper-0 runs/cv-paper-1 runs/cv-paper-2
+
+Each argument is a folder that `train/cv.py` filled, one a seed. Models of a pair were trained on the same
+images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
+training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
+Machine Learning 52).
+"""
+
+import json
+import math
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from train.cli import create_parser, run
+from train.evaluate import RESULTS_DIR
+from train.files import write_atomic
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared; the message is one sentence for the user."""
+
+
+def corrected_interval(differences: list[float], folds: int) -> tuple[float, float]:
+    """Mean of paired differences, and the half width of its 95 % interval.
+
+    Args:
+        differences: One a fold and seed.
+        folds: Of each cross-validation: a fold's test set is 1 / (folds - 1) of its training set.
+
+    Raises:
+        CompareError: There are fewer than two.
+    """
+    n = len(differences)
+    if n < 2:
+        raise CompareError("an interval needs at least two differences")
+    variance = np.var(differences, ddof=1) * (1 / n + 1 / (folds - 1))
+    return float(np.mean(differences)), float(stats.t.ppf(0.975, n - 1) * math.sqrt(variance))
+
+
+def compare(summaries: list[dict]) -> dict:
+    """Every pair of models that all summaries hold.
+
+    Args:
+        summaries: What `train/cv.py` writes, one a seed.
+
+    Returns:
+        JSON-able: `recipe`, `folds`, `seeds`, and `pairs`, each with its two `models`, the `differences` of
+        accuracy (first less second, in points), their `mean` and `ci95`, and the same of each expression's
+        recall.
+
+    Raises:
+        CompareError: The summaries differ in more than the seed, or share fewer than two models.
+    """
+    first, *others = summaries
+    same = ("recipe", "folds", "train_images", "data")
+    for key in same:
+        for other in others:
+            if other[key] != first[key]:
+                raise CompareError(f"{key} is {first[key]!r} in one folder and {other[key]!r} in another")
+    seeds = [summary["settings"]["seed"] for summary in summaries]
+    if len(set(seeds)) < len(seeds):
+        raise CompareError(f"each folder must be of another seed, and theirs are {seeds}")
+    names = [name for name in first["models"] if all(name in other["models"] for other in others)]
+    if len(names) < 2:
+        raise CompareError("the folders have fewer than two models in common")
+    pairs = []
+    for pair in combinations(names, 2):
+        ours, theirs = ([fold for s in summaries for fold in s["models"][name]["folds"]] for name in pair)
+        differences = [a["accuracy"] - b["accuracy"] for a, b in zip(ours, theirs, strict=True)]
+        mean, ci95 = corrected_interval(differences, first["folds"])
+        recall = {}
+        for name in first["models"][pair[0]]["folds"][0]["recall"]:
+            gains = [a["recall"][name] - b["recall"][name] for a, b in zip(ours, theirs, strict=True)]
+            recall[name] = dict(zip(("mean", "ci95"), corrected_interval(gains, first["folds"]), strict=True))
+        pairs.append(
+            {"models": list(pair), "differences": differences, "mean": mean, "ci95": ci95, "recall": recall}
+        )
+    return {"recipe": first["recipe"], "folds": first["folds"], "seeds": seeds, "pairs": pairs}
+
+
+def table(compared: dict) -> str:
+    """The comparison for a terminal."""
+    lines = [f"{'first less second':<46}{'points':>8}{'± 95 %':>9}   sure?"]
+    for pair in compared["pairs"]:
+        sure = "yes" if abs(pair["mean"]) > pair["ci95"] else "no"
+        lines.append(f"{' - '.join(pair['models']):<46}{pair['mean']:>+8.2f}{pair['ci95']:>9.2f}   {sure}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, one a seed")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: model_cards/results/compare-*.json)"
+    )
+    args = parser.parse_args()
+    summaries = []
+    for folder in args.runs:
+        file = folder / "summary.json"
+        if not file.exists():
+            raise CompareError(f"{folder} has no summary.json: is its cross-validation finished?")
+        summaries.append(json.loads(file.read_text()))
+    compared = compare(summaries)
+    write_atomic(
+        args.out or RESULTS_DIR / f"compare-{compared['recipe']}.json", json.dumps(compared, indent=2) + "\n"
+    )
+    print(table(compared))
+
+
+if __name__ == "__main__":
+    run(main)

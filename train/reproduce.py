@@ -1,0 +1,174 @@
+"""Makes everything again: cross-validation, side studies, and all weight files with their scores.
+
+    make reproduce DATA=path/to/fer2013
+    python train/reproduce.py --data SOURCE --jobs 6        # six trainings side by side on one GPU
+    python train/reproduce.py --data SOURCE --epochs 1      # a rehearsal
+
+All of it lands in one folder, the packaged files of the zoo are not touched. Stopped and started again, it
+goes on where it was. In the end its accuracies stand beside the published ones.
+"""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from train import controls
+from train.cards import RECIPES
+from train.cli import add_data_arguments, create_parser, run
+from train.evaluate import RESULTS_DIR
+
+MODELS = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
+STUDIES = ("paper-l2", "paper-30", "paper-weights")  # of the course paper, all on its best network
+FOLDS = 3
+
+
+class ReproduceError(ValueError):
+    """A step that failed; the message names it and its log."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of this folder.
+
+    Attributes:
+        name: Of its log.
+        script: File name.
+        options: By name, as `--name value`; a list gives several values.
+        runs: Positional arguments.
+    """
+
+    name: str
+    script: str
+    options: dict[str, object]
+    runs: tuple[Path, ...] = ()
+
+    def command(self) -> list[str]:
+        words = [sys.executable, Path(__file__).parent / self.script, *self.runs]
+        for name, value in self.options.items():
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+        return [str(word) for word in words]
+
+
+def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
+    """A step a model, seed and fold; all of a seed share a folder."""
+    steps = []
+    for seed in range(seeds):
+        options = {"seed": seed, "folds": FOLDS, "out": out / f"cv-paper-{seed}"} | common
+        for model in (*MODELS, *controls.__all__):
+            for fold in range(1, FOLDS + 1):
+                name = f"cv-paper-{seed}-{model}-{fold}"
+                steps.append(Step(name, "cv.py", {"model": model, "fold": fold} | options))
+    return steps
+
+
+def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
+    """The weights of every tag, and the side studies."""
+    wanted = [(model, "paper", 0) for model in MODELS] + [("fer_cbam", study, 0) for study in STUDIES]
+    wanted += [(model, "strong", seed) for model in MODELS for seed in range(seeds)]
+    steps = []
+    for model, recipe, seed in wanted:
+        name = f"{model}-{recipe}-{seed}"
+        options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
+        steps.append(Step(name, "fit.py", options | common))
+    return steps
+
+
+def weight_steps(out: Path, model: str, tag: str, data: dict) -> list[Step]:
+    """Packages the seed that is best on clean validation, and scores it, each split once."""
+    recipe, _ = RECIPES[tag]
+    best = max(
+        out.glob(f"{model}-{recipe}-[0-9]"),
+        key=lambda run: json.loads((run / "result.json").read_text())["best"]["val_accuracy"],
+    )
+    name = f"{model}.{tag}"
+    weights, results = out / "weights", out / "results"
+    calibrate = data if tag == "fer2013" else {}
+    steps = [Step(f"package-{name}", "package.py", {"tag": tag, "folder": weights} | calibrate, (best,))]
+    scored = results / f"{name}.json"
+    done = json.loads(scored.read_text())["splits"] if scored.exists() else {}
+    for split in ("validation", "test"):
+        options = {"model": weights / f"{name}.safetensors", "split": split, "results": results} | data
+        if split not in done:
+            steps.append(Step(f"evaluate-{name}-{split}", "evaluate.py", options))
+    return steps
+
+
+def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
+    """Runs steps, so many at a time; each writes a log.
+
+    Raises:
+        ReproduceError: One failed; those that run are waited for, no other is started.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def run_one(step: Step) -> tuple[Step, int]:
+        with (logs / f"{step.name}.log").open("w") as log:
+            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, check=False)
+        return step, done.returncode
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
+        for done in as_completed([pool.submit(run_one, step) for step in steps]):
+            step, code = done.result()
+            bar.set_postfix_str(step.name)
+            bar.update()
+            if code:
+                pool.shutdown(cancel_futures=True)
+                log = logs / f"{step.name}.log"
+                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                raise ReproduceError(f"{step.name} failed: {last} (all of it in {log})")
+
+
+def table(out: Path) -> str:
+    """Accuracies made here beside the published ones."""
+    lines = [f"{'weights':<24}{'clean validation %':>20}{'test %':>10}{'published %':>14}"]
+    for file in sorted((out / "results").glob("fer_*.json")):
+        splits = json.loads(file.read_text())["splits"]
+        published = RESULTS_DIR / file.name
+        theirs = (
+            json.loads(published.read_text())["splits"]["test"]["accuracy"] if published.exists() else None
+        )
+        lines.append(
+            f"{file.stem:<24}{splits['validation_clean']['accuracy']:>20.2f}{splits['test']['accuracy']:>10.2f}"
+            + (f"{theirs:>14.2f}" if theirs else f"{'-':>14}")
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of every comparison (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="in place of the recipes', for a rehearsal")
+    args = parser.parse_args()
+    out, logs = args.out, args.out / "logs"
+    data = {"data": args.data} if args.data else {}
+    common = data | ({"epochs": args.epochs} if args.epochs else {})
+
+    run_all(fit_steps(out, args.seeds, common) + cv_steps(out, args.seeds, common), args.jobs, logs)
+    summaries = []
+    for seed in range(args.seeds):
+        summaries.append(out / f"cv-paper-{seed}")
+        options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
+        run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
+    (out / "weights").mkdir(exist_ok=True)
+    for tag in RECIPES:
+        for model in MODELS:
+            run_all(weight_steps(out, model, tag, data), 1, logs)
+    compared = {"out": out / "results" / "compare.json"}
+    run_all([Step("compare", "compare.py", compared, tuple(summaries))], 1, logs)
+    print(table(out))
+
+
+if __name__ == "__main__":
+    run(main)

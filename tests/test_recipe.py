@@ -1,5 +1,7 @@
 """Recipes and the augmentation that they ask for."""
 
+import dataclasses
+
 import pytest
 import torch
 from drawn_fer2013 import draw
@@ -126,3 +128,19 @@ def test_cutmix_labels_by_the_pixels():
     both = [draw_mix(Recipe(mixup=1.0, cutmix=1.0), g, (48, 48)).box is None for _ in range(200)]
     assert 0.4 < sum(both) / 200 < 0.6
     assert draw_mix(Recipe(), g, (48, 48)) is None
+
+
+def test_a_recipe_may_name_only_what_differs(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "paper"\nweight_decay = 0.5\n')
+    mine, paper = load_recipe(str(file)), load_recipe("paper")
+    assert mine == dataclasses.replace(paper, weight_decay=0.5)
+    file.write_text('base = "papier"\n')
+    with pytest.raises(RecipeError, match="no recipe 'papier'"):
+        load_recipe(str(file))
+
+
+def test_fewer_epochs_have_a_shorter_warm_up():
+    assert load_recipe("strong").warmup_epochs == 2
+    assert load_recipe("strong", epochs=2).warmup_epochs == 1
+    assert load_recipe("strong", epochs=1).warmup_epochs == 0

@@ -21,8 +21,8 @@ PAGE = """\
 
 The architectures come from a course project on FER2013 (A. Rowson and A. Slotter, "Facial Expression
 Recognition Project"). Here its figures and claims stand beside what this repository measures by the paper's
-recipe ([paper.toml](../train/recipes/paper.toml), seed 0): one training on the training split, its epoch chosen
-on clean validation, test read once. All figures are accuracy in percent.
+recipe ([paper.toml](../train/recipes/paper.toml), seed 0): one training on the training split, its epoch
+chosen on clean validation, test read once. All figures are accuracy in percent.
 
 {table}
 
@@ -145,11 +145,16 @@ def _order(test: dict[str, dict]) -> str:
         "Suspicion: its class names are shifted, alphabetical folders under the order of the CSV file, so "
         f'that its "surprise" is {low} and its "neutral" is {high}',
         None,
-        f"our four networks read surprise in {min(recall['surprise']):.1f} to {max(recall['surprise']):.1f} % "
-        f"of cases, {low} in {min(recall[low]):.1f} to {max(recall[low]):.1f}, where the paper's lowest has "
-        f"{LOWEST}; {high}, which would be its second class over 70 %, has {test[BEST]['recall'][high]:.1f} in "
-        f"{BEST}. " + ("This speaks for the shift, and proves nothing." if nearer else "No sign of a shift."),
+        f"our four networks read surprise in {_range(recall['surprise'])} % of cases, {low} in "
+        f"{_range(recall[low])}, "
+        f"where the paper's lowest has {LOWEST}; {high}, which would be its second class over 70 %, has "
+        f"{test[BEST]['recall'][high]:.1f} in {BEST}. "
+        + ("This speaks for the shift, and proves nothing." if nearer else "No sign of a shift."),
     )
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"
 
 
 def _look(claim: str, shares: dict, name: str, where: str) -> str:
@@ -158,8 +163,8 @@ def _look(claim: str, shares: dict, name: str, where: str) -> str:
     return _claim(
         claim,
         more > CLEARLY,
-        f"{row[where]:.0f} % of its map lie in the band of the {where}, which is {row[f'area_{where}']:.0f} % "
-        f"of the picture: {more:.2f} times its share (n = {row['faces']}).",
+        f"{row[where]:.0f} % of its map lie in the band of the {where}, which is "
+        f"{row[f'area_{where}']:.0f} % of the picture: {more:.2f} times its share (n = {row['faces']}).",
     )
 
 

@@ -1,0 +1,114 @@
+"""Comparing models, the controls, and the script that makes everything again."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.layers.cbam import CbamModule
+
+import train.cli
+import train.compare
+from train import controls, reproduce
+from train.compare import CompareError, compare, corrected_interval
+from train.mean_gradcam import bands
+from train.networks import create_network
+from train.reproduce import ReproduceError, Step, run_all
+
+
+def summary(seed: int, **accuracies: list[float]) -> dict:
+    def folds(values: list[float]) -> list[dict]:
+        return [{"accuracy": value, "recall": {"happy": value + 1}} for value in values]
+
+    models = {name: {"folds": folds(values)} for name, values in accuracies.items()}
+    common = {"recipe": "paper", "folds": 3, "train_images": 99, "data": "x", "settings": {"seed": seed}}
+    return common | {"models": models}
+
+
+def test_interval_by_hand():
+    mean, half = corrected_interval([1.0, 2.0, 3.0], folds=3)
+    assert mean == 2
+    assert half == pytest.approx(4.3027 * np.sqrt(1 / 3 + 1 / 2), rel=1e-4)
+    with pytest.raises(CompareError, match="at least two"):
+        corrected_interval([1.0], folds=3)
+
+
+def test_models_are_compared_fold_by_fold():
+    summaries = [
+        summary(0, a=[60, 61, 62], b=[58, 60, 61], c=[1, 2, 3]),
+        summary(1, a=[62, 63, 64], b=[61, 61, 61]),
+    ]
+    (pair,) = compare(summaries)["pairs"]
+    assert pair["models"] == ["a", "b"]
+    assert pair["differences"] == [2, 1, 1, 1, 2, 3]
+    assert pair["mean"] == pytest.approx(10 / 6)
+    assert pair["recall"]["happy"]["mean"] == pytest.approx(10 / 6)
+    assert 0 < pair["ci95"] < 3
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (summary(0, a=[1, 2, 3], b=[1, 2, 3]), "another seed"),
+        (summary(1, a=[1, 2, 3], b=[1, 2, 3]) | {"data": "y"}, "data is 'x'"),
+        (summary(1, c=[1, 2, 3]), "fewer than two"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(other, says):
+    with pytest.raises(CompareError, match=says):
+        compare([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other])
+
+
+def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
+    folder, out = tmp_path / "cv", tmp_path / "compared.json"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(folder), "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        train.cli.run(train.compare.main)
+    assert stopped.value.code == 2 and "no summary.json" in capsys.readouterr().err
+    (folder / "summary.json").write_text(json.dumps(summary(0, a=[60, 61, 62], b=[50, 51, 52.5])))
+    train.compare.main()
+    assert json.loads(out.read_text())["pairs"][0]["mean"] == pytest.approx(59 / 6, abs=0.01)
+    assert "a - b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", controls.__all__)
+def test_controls_differ_from_the_zoo_in_one_thing(name):
+    model = create_network(name)
+    original = timm.create_model({"control_no_attention": "fer_cbam"}.get(name, "fer_kernel_cnn"))
+    removed = {key for key, _ in original.named_parameters()} - {key for key, _ in model.named_parameters()}
+    added = {key for key, _ in model.named_parameters()} - {key for key, _ in original.named_parameters()}
+    if name == "control_no_attention":
+        assert not any(isinstance(module, CbamModule) for module in model.modules())
+        assert removed and all(key.split(".")[1:3] in (["0", "1"], ["1", "3"], ["2", "3"]) for key in removed)
+        assert not added
+    else:
+        assert not removed and added == {"stem.weight"}
+    model(torch.randn(2, 1, 48, 48)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not any(known.startswith("control") for known in timm.list_pretrained())
+
+
+def test_bands_lie_about_eyes_and_mouth():
+    eyes, mouth = bands(np.array([[18.0, 36.0]]), 48)[0]
+    assert np.flatnonzero(eyes).tolist() == list(range(12, 24))
+    assert np.flatnonzero(mouth).tolist() == list(range(30, 42))
+
+
+def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
+    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
+    assert len({step.name for step in steps}) == len(steps) == 4 + 3 + 8 + 2 * 6 * 3
+    words = steps[-1].command()
+    assert words[words.index("--epochs") + 1] == "1"
+    assert words[words.index("--model") + 1] == "control_no_attention"
+
+
+def test_a_failing_step_is_named(tmp_path):
+    good = Step("good", "compare.py", {}, ("--help",))
+    bad = Step("bad", "compare.py", {}, (tmp_path,))
+    run_all([good], 1, tmp_path / "logs")
+    assert "usage" in (tmp_path / "logs" / "good.log").read_text()
+    with pytest.raises(ReproduceError, match=r"bad failed: error: .*no summary\.json"):
+        run_all([good, bad], 2, tmp_path / "logs")

@@ -37,7 +37,7 @@ def draw_model(results: dict, file: Path) -> None:
     """
     splits = results["splits"]
     clean = splits["test_clean"]
-    figure = _figure(15, 4.8)
+    figure = new_figure(15, 4.8)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 0.9))
 
     confusion = np.array(clean["confusion"])
@@ -78,7 +78,7 @@ def draw_costs(results: list[dict], peers: list[dict], file: Path) -> None:
         peers: Of model_cards/results/peers.json.
         file: The PNG to write.
     """
-    figure = _figure(8, 5)
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     for number, peer in enumerate(sorted(peers, key=lambda peer: (peer["parameters"], peer["accuracy"]))):
         at = peer["parameters"], peer["accuracy"]
@@ -110,7 +110,7 @@ def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, np.ndarray]
         means: Mean face, 0 to 255, and mean map, both float (H, W), by expression.
         file: The PNG to write.
     """
-    figure = _figure(2.1 * len(means), 2.9)
+    figure = new_figure(2.1 * len(means), 2.9)
     for axes, (name, (face, heat)) in zip(figure.subplots(1, len(means)), means.items(), strict=True):
         axes.imshow(face, cmap="gray")
         axes.imshow(heat, cmap="inferno", alpha=0.55)
@@ -133,7 +133,8 @@ def save(figure: object, file: Path, *shown: object) -> None:
 _BESIDE = dict(xytext=(7, 3), textcoords="offset points", fontsize=8)
 
 
-def _figure(width: float, height: float) -> object:
+def new_figure(width: float, height: float) -> object:
+    """A figure of so many inches."""
     from matplotlib.figure import Figure  # not pyplot: it would want to know of a screen
 
     return Figure(figsize=(width, height), layout="constrained", dpi=110)

@@ -1,8 +1,10 @@
 """Writes README's tables, the model cards and their figures from the results files.
 
     python train/report.py [--check]
+    python train/report.py --gallery faces.png --model fer_cbam.paper --data SOURCE
 
-With --check nothing is written; the exit code is 1 where something is not what the results files say.
+With --check nothing is written; the exit code is 1 where something is not what the results files say. With
+--gallery only that picture is drawn: test faces that a model reads right and most confidently wrong.
 """
 
 import json
@@ -13,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cards import card, load_results
 from train.claims import PAPER, page
-from train.cli import create_parser, run
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current
 from train.files import write_atomic
+from train.gallery import draw_gallery
 from train.summary import cells
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -111,7 +114,14 @@ def _peers() -> list[dict]:
 def main() -> int:
     parser = create_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, name the files that are old")
+    parser.add_argument("--gallery", type=Path, help="the PNG to write")
+    parser.add_argument("--model", default="fer_cbam.paper", help="of the gallery (default: %(default)s)")
+    add_data_arguments(parser)
     args = parser.parse_args()
+    if args.gallery:
+        draw_gallery(args.model, load_data(args, strict=False)["test"], args.gallery)
+        print(f"written: {args.gallery}")
+        return 0
     old = stale()
     if args.check:
         names = ", ".join(str(file.relative_to(README.parent)) for file in old)

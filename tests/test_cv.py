@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,12 +16,13 @@ from safetensors.torch import load_file
 
 import train.cli
 import train.cv
-from fer_zoo.data import load_fer2013, pixel_hashes, to_arrays
+from fer_zoo.data import DataError, load_fer2013, pixel_hashes, to_arrays
 from fer_zoo.folds import FoldError, leak_free_folds
 from fer_zoo.labels import EXPRESSIONS
 from train.audit import audit, table
 from train.cv import PREDICTIONS
 from train.dataset import Fer2013
+from train.pack import write_pack
 
 REAL = ROOT.parent / "shared" / "fer2013"
 
@@ -220,7 +222,7 @@ def test_bad_arguments_are_one_sentence(args, says, monkeypatch, capsys, tmp_pat
 
 
 def test_audit(source):
-    found = audit(Fer2013(load_fer2013(source, check_counts=False)))
+    found = audit(Fer2013.of(load_fer2013(source, check_counts=False)))
     assert found["splits"]["train"]["images"] == 280
     assert found["splits"]["train"]["repeats"] == found["splits"]["train"]["conflicts"] == 0
     train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
@@ -238,7 +240,7 @@ def test_audit_counts_repeats_and_conflicts(tmp_path):
     images[7] = images[0]  # the same label
     images[1] = images[0]  # another one
     drawn["test"] = (drawn["test"][0], np.roll(labels, 1))
-    found = audit(Fer2013(load_fer2013(write_parquet(tmp_path / "f", drawn), check_counts=False)))
+    found = audit(Fer2013.of(load_fer2013(write_parquet(tmp_path / "f", drawn), check_counts=False)))
     train_split = found["splits"]["train"]
     assert (train_split["repeats"], train_split["conflicts"]) == (2, 3)
     train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
@@ -249,7 +251,7 @@ def test_audit_counts_repeats_and_conflicts(tmp_path):
 @pytest.mark.skipif(not REAL.exists(), reason=f"no FER2013 at {REAL}")
 def test_the_stored_audit_is_that_of_fer2013():
     stored = json.loads((ROOT / "model_cards" / "results" / "audit.json").read_text())
-    assert audit(Fer2013(load_fer2013(REAL))) == stored
+    assert audit(Fer2013.of(load_fer2013(REAL))) == stored
 
 
 def test_the_benchmark_measures_all_loops(source, tmp_path):
@@ -267,3 +269,16 @@ def test_the_benchmark_measures_all_loops(source, tmp_path):
     first, others = 32 * 9 * 48**2, 64 * 32 * 9 * 24**2 + 128 * 64 * 9 * 12**2 + 4608 * 256 + 256 * 7
     assert row["gflop_per_image"] == pytest.approx((2 * 2 * first + 2 * 3 * others) / 1e9, rel=0.01)
     assert "fer_cnn" in done.stdout
+
+
+def test_a_pack_is_the_same_data(source, tmp_path):
+    data, file = Fer2013.of(load_fer2013(source, check_counts=False)), tmp_path / "drawn.pack"
+    write_pack(data, file)
+    packed = train.cli.load_data(SimpleNamespace(data=str(file)))
+    assert packed.fingerprint == data.fingerprint and packed.lossy == data.lossy
+    for name, split in data.splits.items():
+        assert np.array_equal(packed[name].images, split.images)
+        assert np.array_equal(packed[name].labels, split.labels)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(DataError, match="no pack of FER2013"):
+        train.cli.load_data(SimpleNamespace(data=str(file)))

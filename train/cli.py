@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_zoo.data import DataError, load_fer2013, wrong_counts
-from train.dataset import Fer2013
+from train.dataset import PACK, Fer2013
+from train.hardware import keep_freed_memory
 from train.recipe import Recipe, load_recipe
 
 DEFAULT_DATA = Path("data/fer2013")
@@ -29,6 +30,20 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def source_of(args: argparse.Namespace) -> str | Path:
+    """What `load_fer2013` is to read.
+
+    Raises:
+        DataError: It is not named, and does not lie where it is looked for.
+    """
+    if not args.data and not DEFAULT_DATA.exists():
+        raise DataError(
+            f"where is FER2013? Put Kaggle's fer2013.csv or a folder of it at {DEFAULT_DATA}, "
+            "set $FER2013, or give --data a path or the id of a dataset on the Hub"
+        )
+    return args.data or DEFAULT_DATA
+
+
 def load_data(args: argparse.Namespace, strict: bool = True) -> Fer2013:
     """FER2013 as the arguments name it.
 
@@ -39,16 +54,15 @@ def load_data(args: argparse.Namespace, strict: bool = True) -> Fer2013:
     Raises:
         DataError: It is missing or is not FER2013.
     """
-    source = args.data or DEFAULT_DATA
-    if not args.data and not DEFAULT_DATA.exists():
-        raise DataError(
-            f"where is FER2013? Put Kaggle's fer2013.csv or a folder of it at {DEFAULT_DATA}, "
-            "set $FER2013, or give --data a path or the id of a dataset on the Hub"
-        )
+    source = source_of(args)
+    if str(source).endswith(PACK):
+        from train.pack import read_pack  # which imports this module
+
+        return read_pack(Path(source))
     dataset = load_fer2013(source, check_counts=strict)
     if not strict and (wrong := wrong_counts(dataset)):
         print(f"note: {source}: {wrong}", file=sys.stderr)
-    return Fer2013(dataset)
+    return Fer2013.of(dataset)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +87,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main; a user's error becomes one sentence and exit code 2, Ctrl-C exit code 130."""
+    keep_freed_memory()
     try:
         sys.exit(main())
     except (ImportError, OSError, ValueError) as error:

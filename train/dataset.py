@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 # One fold of these is held out where a folder brings no validation split.
 HOLD_OUT = 6
 
+PACK = ".pack"  # suffix of the files of `train/pack.py`
+
+# FER+'s columns in the order of EXPRESSIONS.
+FERPLUS = [4, 5, 6, 1, 3, 2, 0]
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -42,11 +47,9 @@ class Arrays:
         return pixel_hashes(self.images)
 
 
+@dataclass(frozen=True)
 class Fer2013:
     """FER2013 in memory.
-
-    Args:
-        dataset: From `fer_zoo.data.load_fer2013`.
 
     Attributes:
         splits: `train`, `validation` and `test`.
@@ -54,10 +57,16 @@ class Fer2013:
         lossy: Whether the pixels went through JPEG.
     """
 
-    def __init__(self, dataset: "datasets.DatasetDict") -> None:
-        self.splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
-        self.fingerprint = digest({name: (split.labels, split.hashes) for name, split in self.splits.items()})
-        self.lossy = is_lossy(dataset)
+    splits: dict[str, Arrays]
+    fingerprint: str
+    lossy: bool
+
+    @classmethod
+    def of(cls, dataset: "datasets.DatasetDict") -> "Fer2013":
+        """What `fer_zoo.data.load_fer2013` returned."""
+        splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
+        hashed = {name: (split.labels, split.hashes) for name, split in splits.items()}
+        return cls(splits, digest(hashed), is_lossy(dataset))
 
     def __getitem__(self, split: str) -> Arrays:
         return self.splits[split]
@@ -65,6 +74,31 @@ class Fer2013:
     def clean(self, split: str) -> np.ndarray:
         """Which images of a split do not stand in train, bool (N,)."""
         return ~np.isin(self[split].hashes, self["train"].hashes)
+
+
+def ferplus_majority(split: "datasets.Dataset") -> np.ndarray:
+    """What most of FER+'s annotators saw in each image.
+
+    Votes for contempt and unknown are left out, and images with fewer than five votes left, with most of all
+    votes for "not a face", or with a tie have no majority.
+
+    Args:
+        split: With the column `ferplus`, ten counts: neutral, happiness, surprise, sadness, anger, disgust,
+            fear, contempt, unknown, not-a-face; null where an image has no votes.
+
+    Returns:
+        int64 (N,), an index of EXPRESSIONS, or -1.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    if "ferplus" not in split.column_names:
+        raise DataError("this source of FER2013 has no column ferplus with the votes of FER+")
+    votes = np.array([row or [0] * 10 for row in split["ferplus"]])
+    ours, not_a_face = votes[:, FERPLUS], votes[:, 9]
+    top = ours.max(1, keepdims=True)
+    decided = ((ours == top).sum(1) == 1) & (ours.sum(1) >= 5) & (2 * not_a_face <= votes.sum(1))
+    return np.where(decided, ours.argmax(1), -1)
 
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:

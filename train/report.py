@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from train import robustness
 from train.cards import card, load_results
 from train.claims import PAPER, page
 from train.cli import add_data_arguments, create_parser, load_data, run
@@ -81,10 +82,11 @@ def speed_table() -> str:
 
 def with_tables(readme: str) -> str:
     """`readme` with each table between its two markers."""
-    for name, table in (("zoo", zoo_table()), ("cv", cv_table()), ("speed", speed_table())):
+    tables = {"zoo": zoo_table, "cv": cv_table, "speed": speed_table, "robustness": robustness.table}
+    for name, table in tables.items():
         head, _, rest = readme.partition(f"<!-- {name} -->")
         _, _, tail = rest.partition(f"<!-- /{name} -->")
-        readme = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
+        readme = f"{head}<!-- {name} -->\n{table()}\n<!-- /{name} -->{tail}"
     return readme
 
 

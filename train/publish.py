@@ -58,7 +58,7 @@ def changes(api: HfApi, folder: Path, repo: str, repo_type: str, revision: str |
 
 
 def push(api: HfApi, folder: Path, repo: str, repo_type: str, revision: str | None, private: bool) -> str:
-    """Brings a repository, made where it is missing, to what `folder` holds, in one commit; returns its URL."""
+    """Brings a repository, made where it is missing, to what `folder` holds; returns the commit's URL."""
     sdk = "gradio" if repo_type == "space" else None
     api.create_repo(repo, repo_type=repo_type, private=private or None, space_sdk=sdk, exist_ok=True)
     if revision:
@@ -109,9 +109,7 @@ def explain(error: Exception, repo: str) -> str:
     if status in (401, 403):
         return f"{repo}: the Hub does not let this token write there ({status}): set HF_TOKEN to one that may"
     if status == 404:
-        return (
-            f"{repo}: the Hub does not find it ({status}): check the name, and that HF_TOKEN may write there"
-        )
+        return f"{repo}: the Hub does not find it ({status}): check the name and HF_TOKEN"
     if status == 429:
         return f"{repo}: the Hub has had too many requests ({status}): wait some minutes; {again}"
     if status >= 500:
@@ -135,9 +133,7 @@ def main() -> None:
     for sub in (model, space):
         sub.add_argument("--repo", help=f"owner/name, or an owner alone (default: {HUB_ORG})")
         sub.add_argument("--revision", help="the branch, made where it is missing (default: main)")
-        sub.add_argument(
-            "--private", action="store_true", help="where the repository is made, make it private"
-        )
+        sub.add_argument("--private", action="store_true", help="if the repository is new, make it private")
         sub.add_argument("--dry-run", action="store_true", help="write the folder, send nothing")
     args = parser.parse_args()
 

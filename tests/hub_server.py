@@ -69,16 +69,14 @@ class HubServer(ThreadingHTTPServer):
 @contextmanager
 def running_hub() -> Iterator[HubServer]:
     with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         try:
             yield server
         finally:
             server.shutdown()
-            thread.join()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer other than success."""
 
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
@@ -104,12 +102,12 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(size)
         try:
             if isinstance(fault, int):
-                raise Refused(fault)
+                raise RefusedError(fault)
             for pattern, methods, handler in ROUTES:
                 if (match := re.fullmatch(pattern, path)) and self.command in methods:
                     return handler(self, body, **match.groupdict())
-            raise Refused(404, "", f"no such route: {self.command} {path}")
-        except Refused as refused:
+            raise RefusedError(404, "", f"no such route: {self.command} {path}")
+        except RefusedError as refused:
             self.answer(b"", refused.status, refused.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
@@ -127,18 +125,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def check_writer(self) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise Refused(401, "", "Invalid credentials in Authorization header")
+            raise RefusedError(401, "", "Invalid credentials in Authorization header")
 
     def repo(self, kind: str | None, repo: str) -> Repo:
         found = self.server.repos.get(((kind or "models").rstrip("s/"), repo))
         if found is None or (found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"):
-            raise Refused(404 if self.headers.get("Authorization") else 401, "RepoNotFound")
+            raise RefusedError(404 if self.headers.get("Authorization") else 401, "RepoNotFound")
         return found
 
     def revision(self, repo: Repo, revision: str) -> str:
         sha = repo.branches.get(revision, revision)
         if sha not in repo.commits:
-            raise Refused(404, "RevisionNotFound")
+            raise RefusedError(404, "RevisionNotFound")
         return sha
 
     def create(self, body: bytes) -> None:
@@ -149,18 +147,15 @@ class Handler(BaseHTTPRequestHandler):
         url = {"url": f"{self.server.url}/{'spaces/' if key[0] == 'space' else ''}{name}"}
         if key in self.server.repos:
             return self.answer(url, 409)
-        repo = self.server.repos[key] = Repo(bool(asked.get("private")))
+        repo = self.server.repos[key] = Repo(private=asked.get("visibility") == "private")
         repo.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"})
         self.answer(url)
-
-    def validate_yaml(self, body: bytes) -> None:
-        self.answer({"errors": [], "warnings": []})
 
     def branch(self, body: bytes, kind: str, repo: str, revision: str) -> None:
         self.check_writer()
         found = self.repo(kind, repo)
         if revision in found.branches:
-            raise Refused(409)
+            raise RefusedError(409)
         found.branches[revision] = found.branches["main"]
         self.answer({})
 
@@ -172,8 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         for asked in json.loads(body)["files"]:
             path, lfs = asked["path"], asked["path"].endswith(LFS_SUFFIXES)
             oid = (sha256(there[path]) if lfs else git_hash(there[path])) if path in there else None
-            mode = "lfs" if lfs else "regular"
-            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            row = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid}
+            files.append(row)
         self.answer({"files": files})
 
     def lfs_batch(self, body: bytes, kind: str | None, repo: str) -> None:
@@ -186,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_put(self, body: bytes, oid: str) -> None:
         if sha256(body) != oid:
-            raise Refused(400)
+            raise RefusedError(400)
         self.server.lfs[oid] = body
         self.answer(b"")
 
@@ -200,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 if value["oid"] not in self.server.lfs:
-                    raise Refused(400)
+                    raise RefusedError(400)
                 files[value["path"]] = self.server.lfs[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
@@ -210,8 +205,7 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, body: bytes, kind: str, repo: str, revision: str | None = None) -> None:
         found = self.repo(kind, repo)
         sha = self.revision(found, revision or "main")
-        siblings = [{"rfilename": path} for path in found.commits[sha]]
-        self.answer({"id": repo, "sha": sha, "private": found.private, "tags": [], "siblings": siblings})
+        self.answer({"id": repo, "sha": sha, "private": found.private, "tags": [], "siblings": []})
 
     def tree(self, body: bytes, kind: str, repo: str, revision: str) -> None:
         found = self.repo(kind, repo)
@@ -227,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
         found = self.repo(kind, repo)
         sha = self.revision(found, revision)
         if path not in found.commits[sha]:
-            raise Refused(404, "EntryNotFound")
+            raise RefusedError(404, "EntryNotFound")
         content = found.commits[sha][path]
         etag = sha256(content) if path.endswith(LFS_SUFFIXES) else git_hash(content)
         headers = {"X-Repo-Commit": sha, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
@@ -248,7 +242,7 @@ API = r"/api/(?P<kind>models|spaces)/(?P<repo>[^/]+/[^/]+)"
 GIT = r"/(?P<kind>spaces/)?(?P<repo>[^/]+/[^/]+)"
 ROUTES = (
     (r"/api/repos/create", ("POST",), Handler.create),
-    (r"/api/validate-yaml", ("POST",), Handler.validate_yaml),
+    (r"/api/validate-yaml", ("POST",), lambda self, _: self.answer({"errors": [], "warnings": []})),
     (API, ("GET",), Handler.info),
     (API + r"/revision/(?P<revision>[^/]+)", ("GET",), Handler.info),
     (API + r"/tree/(?P<revision>[^/]+)", ("GET",), Handler.tree),

@@ -23,6 +23,9 @@ from train.evaluate import RESULTS_DIR
 NAME = min(WEIGHTS_DIR.glob("fer_cnn.*.safetensors")).stem
 REPO = f"fer-zoo/{NAME}"
 
+# the Hub's client hands httpx a file in the old way
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
@@ -30,6 +33,8 @@ def hub(monkeypatch, tmp_path):
     with running_hub() as server:
         constants = "huggingface_hub.constants."
         monkeypatch.setattr(constants + "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants + "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants + "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants + "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants + "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -101,8 +106,9 @@ def test_what_is_published(published):
 def test_pulled_models_have_the_same_logits(published, tmp_path, monkeypatch):
     expected = logits(pull(NAME))
     torch.testing.assert_close(logits(pull()), expected, atol=1e-5, rtol=1e-5)
-    model = pull(in_chans=1)
-    assert torch.equal(model(torch.ones(1, 1, 48, 48)), pull(NAME)(torch.ones(1, 1, 48, 48))) or model.training
+    gray = pull(in_chans=1)
+    gray.pretrained_cfg["input_size"] = (1, 48, 48)
+    assert torch.equal(logits(gray), expected)
 
     folder = snapshot_download(REPO, local_dir=tmp_path / "local")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -138,7 +144,9 @@ def test_a_change_goes_to_a_branch(published, command, monkeypatch):
 
 def test_all_to_another_owner_in_private(hub, command):
     assert command("model", "--all", "--repo", "me", "--private")[0] == 0
-    assert {name for _, name in hub.repos} == {f"me/{path.stem}" for path in WEIGHTS_DIR.glob("*.safetensors")}
+    assert {name for _, name in hub.repos} == {
+        f"me/{path.stem}" for path in WEIGHTS_DIR.glob("*.safetensors")
+    }
     assert all(repo.private for repo in hub.repos.values())
     assert command("model", "--all", "--repo", "me/one")[0] == 2
 
@@ -221,7 +229,12 @@ def test_unknown_weights(hub, command):
 
 def test_by_environment_in_processes_of_their_own(hub, tmp_path):
     """HF_ENDPOINT, HF_TOKEN and HF_HOME as users set them; transformers' pipeline on what was published."""
-    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    env = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+    }
     env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT)}
     done = run(ROOT / "train/publish.py", "model", NAME, cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr

@@ -244,11 +244,35 @@ def _load_named(name: str) -> nn.Module:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
             raise ModelError(f"There is no model '{name}'; did you mean {' or '.join(near)}?")
     try:
-        return timm.create_model(name, pretrained=True)
+        model = timm.create_model(name, pretrained=True)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         raise ModelError(
             f"The weights of '{name}' are not installed and could not be fetched ({_reason(error)})."
         ) from error
+    trained = _trained_labels(name)
+    if trained and trained != _labels(model):
+        raise ModelError(
+            f"The config.json of '{name}' calls its classes {', '.join(_labels(model))}, "
+            f"but its weights were trained with {', '.join(trained)}."
+        )
+    return model
+
+
+def _trained_labels(name: str) -> tuple[str, ...]:
+    """The labels in the metadata of a loaded repository's or folder's weights; empty where there are none."""
+    from huggingface_hub import try_to_load_from_cache
+    from safetensors import safe_open
+
+    scheme, _, place = name.partition(":")
+    if scheme == "local-dir":
+        path = Path(place) / "model.safetensors"
+    else:
+        repo, _, revision = place.partition("@")
+        path = try_to_load_from_cache(repo, "model.safetensors", revision=revision or None) if repo else None
+    if not isinstance(path, (str, Path)) or not Path(path).is_file():
+        return ()
+    with safe_open(path, framework="pt") as file:
+        return tuple(json.loads((file.metadata() or {}).get("label_names", "[]")))
 
 
 def _load_file(path: Path) -> nn.Module:

@@ -7,6 +7,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.models._manipulate import reinit_non_persistent_buffers
 
 import fer_zoo
 from fer_zoo.models import WEIGHTS_DIR
@@ -82,6 +83,17 @@ def test_gray_as_rgb_gives_the_same_logits(name):
     gray, rgb = create(name), create(name, in_chans=3)
     rgb.load_state_dict(gray.state_dict())
     torch.testing.assert_close(rgb(faces().repeat(1, 3, 1, 1)), gray(faces()), atol=1e-5, rtol=1e-5)
+
+
+@every_model
+def test_built_without_memory_then_loaded(name):
+    """What transformers does: fixed buffers are in no weight file and must come back by timm's hook."""
+    model = create(name, in_chans=3)
+    with torch.device("meta"):
+        empty = create(name, in_chans=3)
+    empty.to_empty(device="cpu").load_state_dict(model.state_dict())
+    assert reinit_non_persistent_buffers(empty)
+    assert torch.equal(empty(faces(chans=3)), model(faces(chans=3)))
 
 
 @every_model

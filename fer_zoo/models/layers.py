@@ -26,7 +26,12 @@ class Luma(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.tensor(LUMA).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("weight", torch.empty(1, 3, 1, 1), persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """timm's hook, for loaders such as transformers' that build a model without memory."""
+        self.weight.copy_(torch.tensor(LUMA).view(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x * self.weight).sum(1, keepdim=True)
@@ -50,7 +55,12 @@ class FixedKernels(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.tensor(KERNELS).unsqueeze(1), persistent=False)
+        self.register_buffer("weight", torch.empty(self.out_chs, 1, 3, 3), persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """timm's hook, as in `Luma`."""
+        self.weight.copy_(torch.tensor(KERNELS).unsqueeze(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, self.weight, padding=1)

@@ -1,4 +1,4 @@
-"""The command line: `fer-zoo predict PHOTO...`, `fer-zoo video CLIP` and `fer-zoo models`."""
+"""The command line: `fer-zoo predict PHOTO...`, `video CLIP`, `export MODEL` and `models`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     video.set_defaults(run=_video)
 
+    export = commands.add_parser("export", help="write a model as ONNX, for programs without PyTorch")
+    export.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    export.add_argument("--out", type=Path, required=True, metavar="ONNX", help="the file to write")
+    export.add_argument(
+        "--int8",
+        type=Path,
+        metavar="FOLDER",
+        help="in 8 bits; the folder holds a hundred or more pictures of one face each, to calibrate with",
+    )
+    export.set_defaults(run=_export)
+
     models = commands.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
     return parser
@@ -134,6 +145,31 @@ def _video(args: argparse.Namespace) -> int:
     except (ModelError, DetectorError, VideoError, ValueError) as error:
         return _complain(error)
     print(f"{args.clip}: {timeline.frames} frames, {timeline.faces} face{'s' * (timeline.faces != 1)}")
+    return OK
+
+
+def _export(args: argparse.Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    from .images import ImageError, load_image
+    from .onnx_model import export_onnx, quantize_onnx
+    from .recognizer import ModelError, load_model
+
+    try:
+        model = load_model(args.model)
+        if args.int8 is None:
+            export_onnx(model, args.out)
+        else:
+            photos, _ = _photos([args.int8])
+            faces = [load_image(photo) for photo in photos]
+            if not faces:
+                return _complain(f"There is no image in the folder '{args.int8}'.")
+            with TemporaryDirectory() as folder:
+                export_onnx(model, Path(folder) / "model.onnx")
+                quantize_onnx(Path(folder) / "model.onnx", args.out, faces)
+    except (ImageError, ModelError) as error:
+        return _complain(error)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     return OK
 
 

@@ -1,9 +1,9 @@
 """The architectures; importing this module registers them in timm."""
 
 from ._base import WEIGHTS_DIR
-from ._factory import create_face_model
+from ._factory import ModelError, create_face_model
 from .fer_cbam import FerCbam
 from .fer_cnn import FerCnn
 from .fer_resnet import FerResNet
 
-__all__ = ["WEIGHTS_DIR", "FerCbam", "FerCnn", "FerResNet", "create_face_model"]
+__all__ = ["WEIGHTS_DIR", "FerCbam", "FerCnn", "FerResNet", "ModelError", "create_face_model"]

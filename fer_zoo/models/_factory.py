@@ -9,6 +9,10 @@ from torch import nn
 from ..labels import EXPRESSIONS
 
 
+class ModelError(ValueError):
+    """A model cannot be had or does not read expressions; the message is one sentence."""
+
+
 def create_face_model(
     name: str, *, labels: Sequence[str] = EXPRESSIONS, input_size: int = 48, **kwargs: Any
 ) -> nn.Module:

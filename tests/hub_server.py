@@ -1,7 +1,4 @@
-"""A small Hub on this machine: as much of its protocol as pushing and pulling repositories takes.
-
-Repositories are models or Spaces; large files go by LFS. Faults are set by the test: see `HubServer.faults`.
-"""
+"""A small Hub on this machine: as much of its protocol as pushing and pulling models and Spaces takes."""
 
 from __future__ import annotations
 
@@ -62,8 +59,7 @@ class HubServer(ThreadingHTTPServer):
 
     def files(self, repo: str, branch: str = "main", kind: str = "model") -> dict[str, bytes]:
         """What a branch holds: path -> content."""
-        found = self.repos[kind, repo]
-        return found.commits[found.branches[branch]]
+        return self.repos[kind, repo].commits[self.repos[kind, repo].branches[branch]]
 
 
 @contextmanager
@@ -77,8 +73,6 @@ def running_hub() -> Iterator[HubServer]:
 
 
 class RefusedError(Exception):
-    """An answer other than success."""
-
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         self.status, self.headers = status, {"X-Error-Code": code, "X-Error-Message": message}
 
@@ -106,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             for pattern, methods, handler in ROUTES:
                 if (match := re.fullmatch(pattern, path)) and self.command in methods:
                     return handler(self, body, **match.groupdict())
-            raise RefusedError(404, "", f"no such route: {self.command} {path}")
+            raise RefusedError(404)
         except RefusedError as refused:
             self.answer(b"", refused.status, refused.headers)
 
@@ -165,10 +159,10 @@ class Handler(BaseHTTPRequestHandler):
         there = found.commits[self.revision(found, revision)]
         files = []
         for asked in json.loads(body)["files"]:
-            path, lfs = asked["path"], asked["path"].endswith(LFS_SUFFIXES)
-            oid = (sha256(there[path]) if lfs else git_hash(there[path])) if path in there else None
-            row = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid}
-            files.append(row)
+            path = asked["path"]
+            oid = content_id(path, there[path]) if path in there else None
+            mode = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
+            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self.answer({"files": files})
 
     def lfs_batch(self, body: bytes, kind: str | None, repo: str) -> None:
@@ -223,10 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in found.commits[sha]:
             raise RefusedError(404, "EntryNotFound")
         content = found.commits[sha][path]
-        etag = sha256(content) if path.endswith(LFS_SUFFIXES) else git_hash(content)
-        headers = {"X-Repo-Commit": sha, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
-        if path.endswith(LFS_SUFFIXES):
-            headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+        headers = {"X-Repo-Commit": sha, "ETag": f'"{content_id(path, content)}"', "Accept-Ranges": "bytes"}
         if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, end = int(span[1]), min(int(span[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
@@ -236,6 +227,10 @@ class Handler(BaseHTTPRequestHandler):
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def content_id(path: str, content: bytes) -> str:
+    return sha256(content) if path.endswith(LFS_SUFFIXES) else git_hash(content)
 
 
 API = r"/api/(?P<kind>models|spaces)/(?P<repo>[^/]+/[^/]+)"

@@ -33,10 +33,12 @@ class AppProcess:
 
 
 @contextmanager
-def running_app(**env: str) -> Iterator[AppProcess]:
+def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -> Iterator[AppProcess]:
     """Start `app.py` on a free port, wait until it serves its page, and end it afterwards.
 
     Args:
+        folder: Where `app.py` is.
+        python: The interpreter.
         **env: Environment variables of the app, beside those of this process; the Hub is offline.
 
     Raises:
@@ -51,7 +53,7 @@ def running_app(**env: str) -> Iterator[AppProcess]:
     env = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)} | env
     with tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen([python, "app.py"], cwd=folder, env=env, stdout=log, stderr=log)
         try:
             while True:
                 try:

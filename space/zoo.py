@@ -1,0 +1,135 @@
+"""Zoo: what every model scores, from the results files and nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import gradio as gr
+import pandas as pd
+import timm
+
+from fer_zoo.labels import EXPRESSIONS
+
+from .html import heat_table
+from .readers import MODELS, RESULTS, ROOT, thresholds
+
+COLUMNS = {
+    "model": "markdown",
+    "test %": "number",
+    "± 95 %": "number",
+    "clean test %": "number",
+    "clean macro-F1 %": "number",
+    "calibration error %": "number",
+    "parameters (M)": "number",
+    "file (MB)": "number",
+    "sure from %": "number",
+    "so sure %": "number",
+}
+NOTES = """
+*Test* is FER2013's PrivateTest, read once a weight file; *clean* leaves out the images that stand in the
+training split too, pixel for pixel. *Sure from*: the smallest confidence from which on at least 85 % of the
+answers on clean validation are right; *so sure*: how many of its images reach that. People agree with
+FER2013's labels on about 65 % of its images.
+"""
+
+
+@cache
+def results() -> dict[str, dict]:
+    """The results file of every model that visitors can choose, in their order."""
+    files = {model: RESULTS / f"{model}.json" for model in MODELS}
+    return {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
+
+
+def table() -> pd.DataFrame:
+    rows = []
+    for model, result in results().items():
+        test, clean = result["splits"]["test"], result["splits"]["test_clean"]
+        sure = thresholds().get(model, {"threshold": None, "coverage": None})
+        rows.append(
+            [
+                f"[{model}](https://huggingface.co/{timm.get_pretrained_cfg(model).hf_hub_id})",
+                round(test["accuracy"], 2),
+                round(test["accuracy_ci95"], 2),
+                round(clean["accuracy"], 2),
+                round(clean["macro_f1"], 2),
+                round(clean["ece"], 2),
+                round(result["parameters"] / 1e6, 2),
+                round(result["bytes"] / 1e6, 1),
+                sure["threshold"] and round(100 * sure["threshold"], 1),
+                sure["coverage"] and round(sure["coverage"], 1),
+            ]
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("clean test %", ascending=False)
+
+
+def accuracy_against_size() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "model": list(results()),
+            "parameters (millions)": [result["parameters"] / 1e6 for result in results().values()],
+            "clean test accuracy (%)": [
+                result["splits"]["test_clean"]["accuracy"] for result in results().values()
+            ],
+        }
+    )
+
+
+def recalls() -> str:
+    """Per-class recall of every model on clean test, as a table that is shaded."""
+    rows = {
+        model: [result["splits"]["test_clean"]["recall"][name] / 100 for name in EXPRESSIONS]
+        for model, result in results().items()
+    }
+    return heat_table(rows, EXPRESSIONS, "model", "Of 100 faces of each expression, how many are named so")
+
+
+def confusion(model: str) -> str:
+    counts = results()[model]["splits"]["test_clean"]["confusion"]
+    rows = {name: [n / max(1, sum(row)) for n in row] for name, row in zip(EXPRESSIONS, counts, strict=True)}
+    return heat_table(
+        rows, EXPRESSIONS, "is \\ called", f"{model}: of 100 faces of a row, how many are called what"
+    )
+
+
+def card(model: str) -> str:
+    file = ROOT / "model_cards" / f"{model}.md"
+    # a card begins with the Hub's front matter, which is for machines
+    text = file.read_text().split("---\n", 2)[-1] if file.exists() else ""
+    return text or f"The card of {model} is not part of this installation."
+
+
+def choose(model: str) -> tuple[str, str]:
+    return confusion(model), card(model)
+
+
+def zoo_tab() -> None:
+    first = next(iter(results()))
+    gr.Dataframe(
+        table(),
+        datatype=list(COLUMNS.values()),
+        interactive=False,
+        show_label=False,
+        buttons=["copy"],
+        wrap=True,
+        elem_id="zoo-table",
+    )
+    gr.Markdown(NOTES)
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            gr.HTML(recalls(), elem_id="zoo-recall", apply_default_css=False)
+        with gr.Column(scale=2, min_width=300):
+            gr.ScatterPlot(
+                accuracy_against_size(),
+                x="parameters (millions)",
+                y="clean test accuracy (%)",
+                color="model",
+                x_lim=[0, None],
+                height=260,
+                elem_id="zoo-plot",
+            )
+    model = gr.Dropdown(list(results()), value=first, label="Look closer at", elem_id="zoo-model")
+    matrix = gr.HTML(confusion(first), elem_id="zoo-confusion", apply_default_css=False)
+    with gr.Accordion("Its card", open=False):
+        text = gr.Markdown(card(first), elem_id="zoo-card")
+    model.input(choose, model, [matrix, text], api_visibility="private", show_progress="hidden")

@@ -22,6 +22,7 @@ from fer_zoo.faces import DetectorError
 from fer_zoo.recognizer import ModelError, default_model
 from space.about import about_tab
 from space.compare import compare_tab
+from space.live import live_tab
 from space.photo import photo_tab
 from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
@@ -29,7 +30,7 @@ from space.theme import CSS, HEAD, THEME
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and what on the face speaks for it."
-TABS = {"Photo": photo_tab, "Compare": compare_tab, "Zoo": zoo_tab, "About": about_tab}
+TABS = {"Photo": photo_tab, "Live": live_tab, "Compare": compare_tab, "Zoo": zoo_tab, "About": about_tab}
 
 MAX_FILE_SIZE = "25mb"
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from .labels import COLORS
 from .recognizer import Face
+from .tracking import Track
 
 
 def draw_faces(
-    image: Image.Image, faces: Sequence[Face], max_size: int = 1280, sure_from: float = 0.0
+    image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280, sure_from: float = 0.0
 ) -> Image.Image:
-    """Draw a box around every face, with its number (from 1) and its expression, in the expression's colour.
+    """Draw a box around every face, with its number and its expression.
 
     Args:
-        image: The photo that the faces were found in, any mode.
-        faces: Faces with boxes in pixels of `image`.
+        image: The photo or frame that the faces were found in, any mode.
+        faces: Faces with boxes in pixels of `image`; they are counted from 1 and have the colour of their
+            expression. Tracks have a number and a colour of their own.
         max_size: A larger photo is reduced so that its longer side has this many pixels.
         sure_from: An expression of less confidence gets a question mark, 0..1.
 
@@ -32,10 +35,13 @@ def draw_faces(
         canvas = canvas.resize([max(1, round(s * scale)) for s in image.size], reducing_gap=2.0)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 300))
-    font = ImageFont.load_default(max(11, max(canvas.size) / 32))
-    for number, face in enumerate(faces, start=1):
+    font = _font(max(11, max(canvas.size) / 32))
+    for count, face in enumerate(faces, start=1):
+        if isinstance(face, Track):
+            number, color, face = face.number, face.color, face.face
+        else:
+            number, color = count, COLORS[face.label]
         x1, y1, x2, y2 = (value * scale for value in face.box)
-        color = COLORS[face.label]
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
         text = f"{number} {face.label}{'' if face.confidence >= sure_from else '?'}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
@@ -68,6 +74,11 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.8
     color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]
     alpha = opacity * np.sqrt(heat)[..., None]  # the root lets weak places be seen at all
     return Image.fromarray((face * (1 - alpha) + color * alpha + 0.5).astype(np.uint8))
+
+
+@cache
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def _readable_on(color: str) -> str:

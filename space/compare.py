@@ -19,6 +19,7 @@ from .photo import NO_FACE, START
 from .readers import EXAMPLES, KEPT_SECONDS, MODELS, photo_input, read_photo, recognizer, sure_from
 
 MAP_SIZE = 256  # pixels
+REPEATS = 3  # the fastest counts: others may use the machine at the same time
 OWN = "each model's answer"
 
 
@@ -52,10 +53,12 @@ def compare(path: str | None, whole: bool, expression: str) -> list:
 
 def ask(model: str, crop: Image.Image) -> Answer:
     reader = recognizer(model, whole=True)
-    started = time.perf_counter()
-    (face,) = reader(crop)
-    milliseconds = 1000 * (time.perf_counter() - started)
-    return Answer(model, face, reader.explain(face), milliseconds)
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        (face,) = reader(crop)
+        seconds.append(time.perf_counter() - started)
+    return Answer(model, face, reader.explain(face), 1000 * min(seconds))
 
 
 def show(answers: list[Answer] | None, expression: str) -> str | None:
@@ -89,7 +92,7 @@ def compare_tab() -> None:
             status = gr.Markdown(START, elem_id="compare-status", elem_classes="status")
             gr.Markdown(
                 "The face is found and cut out once; every model reads the same picture. Milliseconds are "
-                "for that reading alone, on this machine, at this moment."
+                f"for that reading alone, on this machine, the fastest of {REPEATS}."
             )
     cards = gr.HTML(elem_id="compare-cards", apply_default_css=False)
     gr.on(

@@ -36,6 +36,7 @@ THEME = gr.themes.Base(
     checkbox_label_text_color_selected="white",
     checkbox_label_text_color_selected_dark="white",
     slider_color="*primary_700",
+    color_accent="*primary_700",
     link_text_color="*primary_800",
     link_text_color_dark="*primary_300",
 )
@@ -58,11 +59,12 @@ table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
 table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
   background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
 .scroll { overflow-x: auto; }
+#face .grid-container { grid-template-columns: repeat(auto-fill, 112px); grid-auto-rows: auto; }
 p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-left: 10px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px; }
 .cards article { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
   padding: 12px; background: var(--block-background-fill); }
-.cards h3 { margin: 0 0 2px; }
+.cards h3 { margin: 0 0 2px; font-weight: 600; }
 .cards img { width: 100%; border-radius: var(--radius-md); margin-top: 8px; }
 .cards p { margin: 4px 0; }
 .frame img { width: 100%; border-radius: var(--radius-lg); }

@@ -115,21 +115,24 @@ def zoo_tab() -> None:
         elem_id="zoo-table",
     )
     gr.Markdown(NOTES)
-    with gr.Row():
-        with gr.Column(scale=3, min_width=300):
-            gr.HTML(recalls(), elem_id="zoo-recall", apply_default_css=False)
-        with gr.Column(scale=2, min_width=300):
-            gr.ScatterPlot(
-                accuracy_against_size(),
-                x="parameters (millions)",
-                y="clean test accuracy (%)",
-                color="model",
-                x_lim=[0, None],
-                height=260,
-                elem_id="zoo-plot",
-            )
+    points = accuracy_against_size()
+    size, accuracy = points["parameters (millions)"], points["clean test accuracy (%)"]
+    gr.ScatterPlot(
+        points,
+        x=size.name,
+        y=accuracy.name,
+        color="model",
+        x_lim=[0, 1.1 * size.max()],
+        y_lim=[accuracy.min() - 1, accuracy.max() + 1],
+        height=260,
+        elem_id="zoo-plot",
+    )
     model = gr.Dropdown(list(results()), value=first, label="Look closer at", elem_id="zoo-model")
-    matrix = gr.HTML(confusion(first), elem_id="zoo-confusion", apply_default_css=False)
+    with gr.Row():
+        with gr.Column(min_width=300):
+            gr.HTML(recalls(), elem_id="zoo-recall", apply_default_css=False)
+        with gr.Column(min_width=300):
+            matrix = gr.HTML(confusion(first), elem_id="zoo-confusion", apply_default_css=False)
     with gr.Accordion("Its card", open=False):
         text = gr.Markdown(card(first), elem_id="zoo-card")
     model.input(choose, model, [matrix, text], api_visibility="private", show_progress="hidden")

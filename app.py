@@ -26,6 +26,7 @@ from space.live import live_tab
 from space.photo import photo_tab
 from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
+from space.server import EXCEPTION_HANDLERS, Blocks
 from space.theme import CSS, HEAD, THEME
 from space.zoo import zoo_tab
 
@@ -36,22 +37,8 @@ MAX_FILE_SIZE = "25mb"
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
 
 
-class Space(gr.Blocks):
-    """Answers a request that makes no sense with one sentence, not with a traceback in the log."""
-
-    async def preprocess_data(self, *args, **kwargs):
-        try:
-            return await super().preprocess_data(*args, **kwargs)
-        except gr.Error:
-            raise
-        except Exception:  # pydantic's, Gradio's and the components' own
-            raise gr.Error(
-                "The input is not what this endpoint takes; see /gradio_api/info.", print_exception=False
-            ) from None
-
-
 def build() -> gr.Blocks:
-    with Space(title="fer-zoo", fill_width=True, delete_cache=(600, KEPT_SECONDS)) as app:
+    with Blocks(title="fer-zoo", fill_width=True, delete_cache=(600, KEPT_SECONDS)) as app:
         gr.Markdown(TITLE, elem_id="title")
         with gr.Tabs():
             for name, tab in TABS.items():
@@ -80,6 +67,7 @@ def main() -> None:
             max_file_size=MAX_FILE_SIZE,
             ssr_mode=False,
             footer_links=["api"],
+            app_kwargs={"exception_handlers": EXCEPTION_HANDLERS},
         )
 
 

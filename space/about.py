@@ -8,7 +8,7 @@ from .html import bars
 from .zoo import results
 
 SEES = """
-### What it sees, and what not
+## What it sees, and what not
 Every face is cut out, turned gray, reduced to 48x48 pixels and given to a small network that was trained on
 FER2013: 28,709 pictures of faces, each labelled with one of seven words. The seven percentages say how much
 the picture resembles what people called by these words. That is the *expression* in this one picture, never
@@ -23,12 +23,12 @@ where they did not, red, then yellow where they did most. All seven maps of a fa
 can be compared. It shows where the network looked, not why.
 """
 PRIVACY = """
-### Privacy
+## Privacy
 Photos, clips and camera pictures are read by the machine that runs this page and passed on to no one.
 Nothing is kept: camera pictures are never written to a file; of an uploaded file there is a temporary copy,
 which is deleted after about an hour, or when the app ends. No part of the page comes from another server.
 
-### Where the law forbids it
+## Where the law forbids it
 In the European Union, AI systems that infer emotions of people at work or in education are prohibited,
 except for medical or safety reasons (EU AI Act, Art. 5(1)(f)). Do not use this there, nor for decisions
 about people anywhere.

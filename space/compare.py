@@ -73,7 +73,7 @@ def show(answers: list[Answer] | None, expression: str) -> str | None:
         flat = " (nothing does)" if wanted in answer.explanation.flat else ""
         heat = overlay(face.crop, answer.explanation.maps[wanted], MAP_SIZE)
         cards.append(
-            f"<article><h3>{answer.model}</h3>{bars(face.probs, f'{sure} <b>{face.label}</b>')}"
+            f"<article><h2>{answer.model}</h2>{bars(face.probs, f'{sure} <b>{face.label}</b>')}"
             f"{picture(heat, f'What speaks for {wanted} to {answer.model}')}"
             f"<p>Speaks for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
         )

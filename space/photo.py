@@ -117,11 +117,12 @@ def verdict(face: Face, model: str) -> str:
         return bars(face.probs, f"Expression: <b>{face.label}</b>")
     found = thresholds()[model]
     if found["threshold"] is None:
-        why = "This model is at no confidence right often enough to be called sure."
+        why = "At no confidence is this model right often enough to be called sure."
     else:
         why = (
-            f"Only from {found['threshold']:.0%} on is this model right on {found['precision']:.0f} % of the "
-            f"pictures it was tried on; {found['coverage']:.0f} % of them reached that."
+            f"Below {found['threshold']:.0%} this model is too often wrong; from there on "
+            f"{found['precision']:.0f} % of its answers are right "
+            f"({found['coverage']:.0f} % of the pictures it was tried on reach that)."
         )
     return bars(face.probs, f"Unsure, perhaps <b>{face.label}</b>") + (
         f'<p class="unsure">{why} Take the first two or three expressions together, ask the other models '
@@ -215,6 +216,7 @@ def photo_tab() -> None:
     with gr.Column(visible=False) as details:
         gallery = gr.Gallery(
             label="Faces",
+            show_label=False,
             visible=False,
             allow_preview=False,
             columns=8,

@@ -42,6 +42,7 @@ THEME = gr.themes.Base(
 )
 
 CSS = """
+.dark { --color-accent: var(--primary-400); }
 .gradio-container > main { max-width: 1240px; margin: 0 auto; }
 footer .divider { display: none; }
 #title h1 { margin-bottom: 0; letter-spacing: -0.02em; }
@@ -59,12 +60,13 @@ table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
 table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
   background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
 .scroll { overflow-x: auto; }
-#face .grid-container { grid-template-columns: repeat(auto-fill, 112px); grid-auto-rows: auto; }
+#face .grid-container { grid-template-columns: repeat(auto-fill, 148px); grid-auto-rows: auto; }
+#face .grid-wrap { min-height: 0; height: auto; }
 p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-left: 10px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px; }
 .cards article { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
   padding: 12px; background: var(--block-background-fill); }
-.cards h3 { margin: 0 0 2px; font-weight: 600; }
+.cards h2 { margin: 0 0 2px; font-size: 1em; font-weight: 600; }
 .cards img { width: 100%; border-radius: var(--radius-md); margin-top: 8px; }
 .cards p { margin: 4px 0; }
 .frame img { width: 100%; border-radius: var(--radius-lg); }
@@ -79,9 +81,11 @@ for (const kind of ["error", "load"])
   document.addEventListener(kind, ({ target }) => {
     if (target.tagName === "IMG") target.style.visibility = kind === "error" ? "hidden" : "";
   }, true);
-// Screen readers say what changes in these places.
+// Screen readers say what changes in these places, and what the example photos are.
 new MutationObserver(() => {
   for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
+  for (const example of document.querySelectorAll(".gallery-item:not([aria-label])"))
+    example.ariaLabel = "Example " + (example.querySelector("img")?.src.match(/([^/]+)\\.jpg$/)?.[1] ?? "");
 }).observe(document, { childList: true, subtree: true });
 </script>
 """

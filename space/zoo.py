@@ -111,7 +111,6 @@ def zoo_tab() -> None:
         interactive=False,
         show_label=False,
         buttons=["copy"],
-        wrap=True,
         elem_id="zoo-table",
     )
     gr.Markdown(NOTES)

@@ -52,12 +52,12 @@ WATCH = """
 """
 
 
-def film(path: Path) -> Path:
+def film(path: Path, frames: int = FRAMES) -> Path:
     """The astronaut's face, which moves a little, as motion JPEG."""
     with Image.open(ROOT / "examples" / "astronaut.jpg") as photo:
         photo = photo.crop((60, 0, 444, 288)).resize((800, 600), Image.Resampling.BICUBIC)
     with path.open("wb") as file:
-        for number in range(FRAMES):
+        for number in range(frames):
             shift = abs(number % 128 - 64)
             frame = photo.crop((shift, 20, shift + SIZE[0], 20 + SIZE[1]))
             draw = ImageDraw.Draw(frame)

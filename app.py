@@ -28,10 +28,18 @@ from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
 from space.server import EXCEPTION_HANDLERS, Blocks
 from space.theme import CSS, HEAD, THEME
+from space.video import video_tab
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and what on the face speaks for it."
-TABS = {"Photo": photo_tab, "Live": live_tab, "Compare": compare_tab, "Zoo": zoo_tab, "About": about_tab}
+TABS = {
+    "Photo": photo_tab,
+    "Live": live_tab,
+    "Video": video_tab,
+    "Compare": compare_tab,
+    "Zoo": zoo_tab,
+    "About": about_tab,
+}
 
 MAX_FILE_SIZE = "25mb"
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later

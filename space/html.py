@@ -10,6 +10,20 @@ from PIL import Image
 
 from fer_zoo.labels import COLORS
 
+# Sorts a table of `sortable_table` by the column whose head is clicked on; again, the other way round.
+SORT = """
+element.addEventListener("click", ({ target }) => {
+  const head = target.closest("th[aria-sort]");
+  if (!head) return;
+  const body = head.closest("table").tBodies[0], sign = head.ariaSort === "descending" ? 1 : -1;
+  for (const other of head.parentElement.cells) other.ariaSort = "none";
+  head.ariaSort = sign > 0 ? "ascending" : "descending";
+  const text = (row) => row.cells[head.cellIndex].innerText;
+  const compare = (a, b) => parseFloat(a) - parseFloat(b) || a.localeCompare(b);
+  body.append(...[...body.rows].sort((a, b) => sign * compare(text(a), text(b))));
+});
+"""
+
 
 def bars(values: Mapping[str, float], caption: str, digits: int = 1) -> str:
     """A value of 0..1 for every expression, in their fixed order, so that they compare at a glance."""
@@ -37,6 +51,19 @@ def heat_table(
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="heat">'
         f'<caption>{caption}</caption><tr><th scope="col">{corner}</th>{head}</tr>{body}</table></div>'
+    )
+
+
+def sortable_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Rows of HTML cells, the first of each its name; `SORT` brings it to life."""
+    head = "".join(f'<th scope="col" aria-sort="none"><button>{name}</button></th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, *cells in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="sortable">'
+        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

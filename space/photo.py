@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from fer_zoo.drawing import draw_faces, overlay
@@ -24,6 +21,7 @@ from .readers import (
     KEPT_SECONDS,
     MAX_FACES,
     model_input,
+    new_file,
     photo_input,
     read_image,
     read_photo,
@@ -178,11 +176,6 @@ def save_numbers(reading: Reading) -> str:
     file = new_file("faces.json")
     file.write_text(json.dumps(to_json(reading.faces, reading.model), indent=2))
     return str(file)
-
-
-def new_file(name: str) -> Path:
-    """A path where Gradio serves files from, and deletes them with the visitors' own."""
-    return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
 
 
 def download(label: str, save, reading: gr.State, elem_id: str) -> None:

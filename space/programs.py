@@ -8,6 +8,7 @@ from fer_zoo.images import ImageError
 from fer_zoo.recognizer import Face
 
 from .readers import model_input, photo_input, read_photo, sure_from, uploaded
+from .video import CLIPS, analyse
 
 MAX_BATCH = 32  # photos
 
@@ -63,6 +64,25 @@ def to_json(faces: list[Face], model: str) -> list[dict]:
     return [face.to_dict() | {"unsure": face.confidence < sure_from(model)} for face in faces]
 
 
+def video(clip: str | None, model: str, smoothing: float) -> tuple[str, str, dict]:
+    """Follow the faces of a clip and read their expressions over time.
+
+    Args:
+        clip: The clip: mp4, mov, webm, mkv or avi, at most 25 MB, 60 seconds, 3,600 frames, 1920x1080 pixels.
+        model: One of the models that the Video tab offers.
+        smoothing: How much of the old probabilities is kept over a tenth of a second, 0 to 0.95.
+
+    Returns:
+        The clip with its faces drawn in (mp4), a table with a row per face and frame (CSV), and a summary:
+        `frames`, `seconds`, and how many `faces` were told apart.
+    """
+    if clip is None:
+        raise gr.Error("No clip was given.", print_exception=False)
+    timeline, out, csv = analyse(clip, model, smoothing, lambda share: None)
+    summary = {"frames": timeline.frames, "seconds": timeline.seconds, "faces": timeline.faces}
+    return str(out), str(csv), summary
+
+
 def endpoints() -> None:
     """Register every endpoint; its name is its function's."""
     with gr.Column(visible=False):
@@ -73,6 +93,16 @@ def endpoints() -> None:
         )
         photos = gr.File(label="Photos", file_count="multiple")
         photos.preprocess = lambda files: [uploaded(file) for file in files.root] if files else None
+        clip, smoothing = gr.Video(label="Clip"), gr.Slider(0, 0.95, value=0.6)
+        clip.preprocess = uploaded
         call = gr.Button()
         call.click(predict, [photo, model, whole], gr.JSON(), api_name="predict")
         call.click(predict_batch, [photos, model, whole], gr.JSON(), api_name="predict_batch")
+        call.click(
+            video,
+            [clip, model, smoothing],
+            [gr.Video(), gr.File(), gr.JSON()],
+            api_name="video",
+            concurrency_limit=CLIPS,
+            concurrency_id="video",
+        )

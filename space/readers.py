@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def uploaded(file: ImageData | FileData | None) -> str | None:
     if not file.path or not Path(file.path).resolve().is_relative_to(get_upload_folder()):
         raise gr.Error("A file must be uploaded first.", print_exception=False)
     return file.path
+
+
+def new_file(name: str) -> Path:
+    """A path where Gradio serves files from, and deletes them with the visitors' own."""
+    return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
 
 
 def read_image(path: str) -> Image.Image:

@@ -48,8 +48,8 @@ footer .divider { display: none; }
 #title h1 { margin-bottom: 0; letter-spacing: -0.02em; }
 #title p { color: var(--body-text-color-subdued); }
 .status p { margin: 0; }
-table:is(.bars, .heat) { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-table:is(.bars, .heat) caption { padding-bottom: 6px; text-align: left; }
+table:is(.bars, .heat, .sortable) { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table:is(.bars, .heat, .sortable) caption { padding-bottom: 6px; text-align: left; }
 table.bars { width: 100%; }
 table.bars :is(th, td) { padding: 3px 0; }
 table.bars th { width: 5.5em; text-align: left; font-weight: 400; }
@@ -59,6 +59,15 @@ table.bars tr.top :is(th, td) { font-weight: 700; }
 table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
 table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
   background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
+table.sortable { width: 100%; }
+table.sortable :is(th, td) { padding: 6px 10px; text-align: right; white-space: nowrap; }
+table.sortable th:first-child { text-align: left; font-weight: 600; }
+table.sortable tr { border-bottom: 1px solid var(--border-color-primary); }
+table.sortable a { text-decoration: underline; color: var(--link-text-color); }
+table.sortable button { font-weight: 600; cursor: pointer; }
+table.sortable [aria-sort] button::after { content: " ↕"; opacity: 0.5; }
+table.sortable [aria-sort=ascending] button::after { content: " ↑"; opacity: 1; }
+table.sortable [aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
 .scroll { overflow-x: auto; }
 #face .grid-container { grid-template-columns: repeat(auto-fill, 148px); grid-auto-rows: auto; }
 #face .grid-wrap { min-height: 0; height: auto; }

@@ -11,21 +11,21 @@ import timm
 
 from fer_zoo.labels import EXPRESSIONS
 
-from .html import heat_table
+from .html import SORT, heat_table, sortable_table
 from .readers import MODELS, RESULTS, ROOT, thresholds
 
-COLUMNS = {
-    "model": "markdown",
-    "test %": "number",
-    "± 95 %": "number",
-    "clean test %": "number",
-    "clean macro-F1 %": "number",
-    "calibration error %": "number",
-    "parameters (M)": "number",
-    "file (MB)": "number",
-    "sure from %": "number",
-    "so sure %": "number",
-}
+COLUMNS = (
+    "model",
+    "test %",
+    "± 95 %",
+    "clean test %",
+    "clean macro-F1 %",
+    "calibration error %",
+    "parameters (M)",
+    "file (MB)",
+    "sure from %",
+    "so sure %",
+)
 NOTES = """
 *Test* is FER2013's PrivateTest, read once a weight file; *clean* leaves out the images that stand in the
 training split too, pixel for pixel. *Sure from*: the smallest confidence from which on at least 85 % of the
@@ -41,26 +41,30 @@ def results() -> dict[str, dict]:
     return {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
 
 
-def table() -> pd.DataFrame:
+def table() -> str:
+    """A row a model, best on clean test first; its name links to its card on the Hub."""
     rows = []
     for model, result in results().items():
         test, clean = result["splits"]["test"], result["splits"]["test_clean"]
         sure = thresholds().get(model, {"threshold": None, "coverage": None})
-        rows.append(
-            [
-                f"[{model}](https://huggingface.co/{timm.get_pretrained_cfg(model).hf_hub_id})",
-                round(test["accuracy"], 2),
-                round(test["accuracy_ci95"], 2),
-                round(clean["accuracy"], 2),
-                round(clean["macro_f1"], 2),
-                round(clean["ece"], 2),
-                round(result["parameters"] / 1e6, 2),
-                round(result["bytes"] / 1e6, 1),
-                sure["threshold"] and round(100 * sure["threshold"], 1),
-                sure["coverage"] and round(sure["coverage"], 1),
-            ]
-        )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("clean test %", ascending=False)
+        figures = [
+            test["accuracy"],
+            test["accuracy_ci95"],
+            clean["accuracy"],
+            clean["macro_f1"],
+            clean["ece"],
+        ]
+        cells = [
+            f'<a href="https://huggingface.co/{timm.get_pretrained_cfg(model).hf_hub_id}">{model}</a>',
+            *[f"{figure:.2f}" for figure in figures],
+            f"{result['parameters'] / 1e6:.2f}",
+            f"{result['bytes'] / 1e6:.1f}",
+            "none" if sure["threshold"] is None else f"{100 * sure['threshold']:.1f}",
+            "0" if sure["coverage"] is None else f"{sure['coverage']:.1f}",
+        ]
+        rows.append((clean["accuracy"], cells))
+    rows.sort(key=lambda row: -row[0])
+    return sortable_table(COLUMNS, [cells for _, cells in rows], "What every model scores on FER2013")
 
 
 def accuracy_against_size() -> pd.DataFrame:
@@ -105,14 +109,7 @@ def choose(model: str) -> tuple[str, str]:
 
 def zoo_tab() -> None:
     first = next(iter(results()))
-    gr.Dataframe(
-        table(),
-        datatype=list(COLUMNS.values()),
-        interactive=False,
-        show_label=False,
-        buttons=["copy"],
-        elem_id="zoo-table",
-    )
+    gr.HTML(table(), js_on_load=SORT, elem_id="zoo-table", apply_default_css=False)
     gr.Markdown(NOTES)
     points = accuracy_against_size()
     size, accuracy = points["parameters (millions)"], points["clean test accuracy (%)"]

@@ -60,8 +60,9 @@ table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
 table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
   background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
 table.sortable { width: 100%; }
-table.sortable :is(th, td) { padding: 6px 10px; text-align: right; white-space: nowrap; }
-table.sortable th:first-child { text-align: left; font-weight: 600; }
+table.sortable :is(th, td) { padding: 6px 8px; white-space: nowrap; }
+table.sortable :is(td, th + th) { text-align: right; }
+table.sortable tbody th { text-align: left; font-weight: 600; }
 table.sortable tr { border-bottom: 1px solid var(--border-color-primary); }
 table.sortable a { text-decoration: underline; color: var(--link-text-color); }
 table.sortable button { font-weight: 600; cursor: pointer; }

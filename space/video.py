@@ -15,9 +15,9 @@ from .readers import KEPT_SECONDS, model_input, new_file, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
 CLIPS = 1  # at the same time; others wait their turn
-START = (
-    f"Add a clip: mp4, mov, webm, mkv or avi, at most 25 MB, {LIMITS.seconds:.0f} seconds, "
-    f"{LIMITS.frames:,} frames and 1920x1080 pixels."
+LIMITS_IN_WORDS = (
+    f"mp4, mov, webm, mkv or avi; at most 25 MB, {LIMITS.seconds:.0f} seconds, {LIMITS.frames:,} frames and "
+    "1920x1080 pixels."
 )
 
 
@@ -54,7 +54,7 @@ def analyse(
 def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progress()) -> list:  # noqa: B008
     """The whole screen for a clip."""
     if path is None:
-        return nothing(START)
+        return nothing("Add a clip first.")
     try:
         timeline, out, csv = analyse(
             path, model, smoothing, lambda share: progress(share, "Reading the clip")
@@ -108,9 +108,10 @@ def video_tab() -> None:
             clip.preprocess = uploaded  # the file itself: nothing is converted
             model = model_input("video-model")
             smoothing = gr.Slider(0, 0.95, value=0.6, step=0.05, label="Smoothing over time")
+            gr.Markdown(LIMITS_IN_WORDS)
             start = gr.Button("Read the clip", variant="primary", elem_id="read-clip")
         with gr.Column(scale=3, min_width=300):
-            status = gr.Markdown(START, elem_id="video-status", elem_classes="status")
+            status = gr.Markdown(min_height=80, elem_id="video-status", elem_classes="status")
             shown = gr.Video(label="Faces", visible=False, interactive=False, elem_id="annotated")
     with gr.Column(visible=False) as details:
         face = gr.Radio(label="Face", elem_id="video-face")

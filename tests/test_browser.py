@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -23,7 +24,7 @@ FLAGS = (
     "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
     "--use-file-for-fake-video-capture="
 )
-TABS = ("Photo", "Live", "Compare", "Zoo", "About")
+TABS = ("Photo", "Live", "Video", "Compare", "Zoo", "About")
 TOP = "#bars tr.top th"  # the most probable expression
 SECONDS = 1000  # Playwright counts in milliseconds
 
@@ -210,6 +211,42 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     last = page.get_attribute("#live-frame img", "src")
     page.wait_for_timeout(1 * SECONDS)
     assert page.get_attribute("#live-frame img", "src") == last
+
+
+def test_clip_gives_annotated_clip_timeline_and_table(page, tmp_path):
+    open_tab(page, "Video")
+    page.set_input_files(
+        "#clip input[type=file]", clip_of(film(tmp_path / "film.mjpeg", 20), tmp_path / "clip.mp4")
+    )
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
+    page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
+    page.wait_for_selector("#timeline canvas, #timeline svg.marks")
+    with page.expect_download() as table:
+        page.locator("#csv").click()
+    rows = table.value.path().read_text().splitlines()
+    assert rows[0].startswith("seconds,face,") and len(rows) == 21
+
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    page.locator("#clip").get_by_label("Clear").click()
+    page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
+
+
+def clip_of(camera: Path, path: Path) -> Path:
+    """The same frames as H.264."""
+    import av
+
+    with av.open(camera, format="mjpeg") as frames, av.open(path, "w") as out:
+        stream = out.add_stream("h264", rate=15, width=640, height=480)
+        for frame in frames.decode(video=0):
+            frame.pts = None
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    return path
 
 
 def test_compare_shows_every_model(page, examples):

@@ -1,4 +1,4 @@
-"""The command line: `fer-zoo predict PHOTO...` and `fer-zoo models`."""
+"""The command line: `fer-zoo predict PHOTO...`, `fer-zoo video CLIP` and `fer-zoo models`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fer-zoo", description="Read facial expressions in photos.")
+    parser = argparse.ArgumentParser(
+        prog="fer-zoo", description="Read facial expressions in photos and clips."
+    )
     parser.add_argument("--version", action="version", version=f"fer-zoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -50,18 +52,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PHOTO",
         help="image files, or folders that hold some at any depth",
     )
-    predict.add_argument("--model", help="name or .safetensors file (default: the best installed)")
-    predict.add_argument(
-        "--faces", default="auto", choices=DETECTORS, help="face detector; 'whole': every photo is one face"
-    )
+    _add_model_options(predict)
     output = predict.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="a line of JSON for every photo")
     output.add_argument("--csv", action="store_true", help="a row of CSV for every face")
     predict.set_defaults(run=_predict)
 
+    video = commands.add_parser("video", help="follow the faces of a clip and name their expressions")
+    video.add_argument("clip", type=Path, metavar="CLIP", help="mp4, mov, webm, mkv, avi or MPEG-TS")
+    video.add_argument("--out", type=Path, metavar="MP4", help="write the clip with its faces drawn in")
+    video.add_argument("--csv", type=Path, metavar="CSV", help="write a row for every face of every frame")
+    _add_model_options(video)
+    video.add_argument(
+        "--smoothing", type=float, default=0.6, help="of the probabilities, 0 (none) to below 1 (%(default)s)"
+    )
+    video.set_defaults(run=_video)
+
     models = commands.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
     return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="name or .safetensors file (default: the best installed)")
+    parser.add_argument(
+        "--faces", default="auto", choices=DETECTORS, help="face detector; 'whole': every picture is one face"
+    )
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -91,6 +107,34 @@ def _predict(args: argparse.Namespace) -> int:
             write(photo, faces)
             sys.stdout.flush()
     return code
+
+
+def _video(args: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from .recognizer import ModelError, Recognizer
+    from .video import VideoError, analyze_video
+
+    if args.out is None and args.csv is None:
+        return _complain("Say what to write: --out MP4, --csv CSV or both.")
+    # a few small faces at a time are read sooner by one thread; decoder and encoder use the other cores
+    torch.set_num_threads(1)
+    try:
+        recognizer = Recognizer(args.model, faces=args.faces)
+        with tqdm(total=100, unit="%", disable=None) as bar:
+            timeline = analyze_video(
+                args.clip,
+                recognizer,
+                out=args.out,
+                csv=args.csv,
+                smoothing=args.smoothing,
+                progress=lambda done: bar.update(round(100 * done) - bar.n),
+            )
+    except (ModelError, DetectorError, VideoError, ValueError) as error:
+        return _complain(error)
+    print(f"{args.clip}: {timeline.frames} frames, {timeline.faces} face{'s' * (timeline.faces != 1)}")
+    return OK
 
 
 def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:

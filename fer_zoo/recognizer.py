@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .faces import FaceDetector, crop_face, get_detector
+from .faces import Detection, FaceDetector, crop_face, get_detector
 from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
 from .images import ImageSource, load_image
 from .labels import EXPRESSIONS
@@ -128,13 +128,30 @@ class Recognizer:
         """
         if not isinstance(images, (list, tuple)):
             return self([images])[0]
-        found = []  # (image's index, detection, crop) of every face
+        owners, detections, crops = [], [], []
         for index, source in enumerate(images):
             rgb = np.asarray(load_image(source))
             for detection in sorted(self.detector.detect(rgb), key=lambda d: _area(d.box), reverse=True):
-                found.append((index, detection, crop_face(rgb, detection)))
+                owners.append(index)
+                detections.append(detection)
+                crops.append(crop_face(rgb, detection))
         faces: list[list[Face]] = [[] for _ in images]
-        for (index, detection, crop), probs in zip(found, self._probs([c for *_, c in found]), strict=True):
+        for index, face in zip(owners, self.read(detections, crops), strict=True):
+            faces[index].append(face)
+        return faces
+
+    def read(self, detections: Sequence[Detection], crops: Sequence[Image.Image]) -> list[Face]:
+        """Read faces that were found and cut out before, all in one batch.
+
+        Args:
+            detections: Where the faces are.
+            crops: What `crop_face` cut out there, in the same order.
+
+        Returns:
+            One face for each, in order.
+        """
+        faces = []
+        for detection, crop, probs in zip(detections, crops, self._probs(crops), strict=True):
             best = int(probs.argmax())
             face = Face(
                 box=detection.box,
@@ -145,7 +162,7 @@ class Recognizer:
                 landmarks=detection.landmarks,
                 crop=crop,
             )
-            faces[index].append(face)
+            faces.append(face)
         return faces
 
     def explain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from .recognizer import Face
 
@@ -33,7 +34,16 @@ class Track:
     @property
     def color(self) -> str:
         """The face's own colour, as "#rrggbb"; with more faces than colours they begin again."""
-        return PALETTE[(self.number - 1) % len(PALETTE)]
+        return track_color(self.number)
+
+
+def track_color(number: int) -> str:
+    """The colour of the face with this number, from 1."""
+    return PALETTE[(number - 1) % len(PALETTE)]
+
+
+class _HasBox(Protocol):
+    box: tuple[float, float, float, float]
 
 
 @dataclass
@@ -79,22 +89,8 @@ class Tracker:
             One track per face, in the order of `faces`.
         """
         self._known = [known for known in self._known if seconds - known.seconds <= self.max_gap]
-        matches = self._match(faces)
-        return [Track(*self._follow(matches.get(i), face, seconds)) for i, face in enumerate(faces)]
-
-    def _match(self, faces: Sequence[Face]) -> dict[int, _Known]:
-        """The known face of each index of `faces` that has one: the least change first, none taken twice."""
-        changes = sorted(
-            (change, i, k)
-            for i, face in enumerate(faces)
-            for k, known in enumerate(self._known)
-            if (change := _change(known.box, face.box)) < MAX_CHANGE
-        )
-        matches: dict[int, int] = {}
-        for _, i, k in changes:
-            if i not in matches and k not in matches.values():
-                matches[i] = k
-        return {i: self._known[k] for i, k in matches.items()}
+        known = {j: self._known[i] for i, j in match_boxes(self._known, faces)}
+        return [Track(*self._follow(known.get(j), face, seconds)) for j, face in enumerate(faces)]
 
     def _follow(self, known: _Known | None, face: Face, seconds: float) -> tuple[int, Face]:
         if known is None:
@@ -107,6 +103,26 @@ class Tracker:
         label = max(known.probs, key=known.probs.get)
         face = replace(face, probs=known.probs, label=label, confidence=known.probs[label])
         return known.number, face
+
+
+def match_boxes(before: Sequence[_HasBox], now: Sequence[_HasBox]) -> list[tuple[int, int]]:
+    """Pairs of indices of the same faces in two frames: the least change first, none taken twice.
+
+    Args:
+        before: Faces, detections or anything else with a `box` of corners (x1, y1, x2, y2).
+        now: The same, of a later frame.
+    """
+    changes = sorted(
+        (change, i, j)
+        for i, a in enumerate(before)
+        for j, b in enumerate(now)
+        if (change := _change(a.box, b.box)) < MAX_CHANGE
+    )
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in changes:
+        if all(i != other_i and j != other_j for other_i, other_j in pairs):
+            pairs.append((i, j))
+    return pairs
 
 
 def _change(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:

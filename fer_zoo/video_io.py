@@ -1,0 +1,315 @@
+"""Video files: upright RGB frames out of any clip, H.264 with the clip's own sound into an mp4."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+VideoSource = str | Path | BinaryIO
+
+# Containers of clips. Others that FFmpeg knows are lists of further files or addresses, which are never followed.
+CONTAINERS = "mov,matroska,avi,mpegts"
+
+# Sound in these is copied into the mp4 as it is; browsers play no other sound there.
+SOUND = ("aac", "mp3", "opus")
+
+# Side in pixels below which H.264 encoders refuse a picture.
+MIN_SIDE = 16
+
+# Every usual frame rate, 30000/1001 too, is a whole number of these.
+TICK = Fraction(1, 90_000)
+
+# A time stamp that leaps further ahead than this is a damaged one.
+MAX_LEAP = 3600.0
+
+
+class VideoError(ValueError):
+    """A clip cannot be read or written; the message is one sentence for the person who gave it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest clip that is read.
+
+    Attributes:
+        pixels: Of a frame; what memory is needed follows from it alone.
+        seconds: Of the clip.
+        frames: Of the clip.
+    """
+
+    pixels: int = 3840 * 2160
+    seconds: float = math.inf
+    frames: float = math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a clip.
+
+    Attributes:
+        seconds: Its time from the clip's begin; greater than that of the frame before.
+        rgb: (H, W, 3) uint8, upright.
+    """
+
+    seconds: float
+    rgb: np.ndarray
+
+
+class VideoReader:
+    """The frames of a clip, one after the other; a context manager that closes the file.
+
+    Damaged packets are passed over, as players do.
+
+    Args:
+        source: A path, or a binary file that can seek.
+        limits: What the file may hold. What its header says is checked at once, the rest while it is read.
+
+    Attributes:
+        rate: Frames a second on average, as the file says, or a guess.
+        progress: How much of the file was read, 0..1.
+        sound: The stream of the sound, or None.
+
+    Raises:
+        VideoError: The file is missing, no clip of a known kind, without pictures, or over a limit; the last
+            two also while it is read.
+    """
+
+    def __init__(self, source: VideoSource, limits: Limits | None = None):
+        av = _av()
+        self._limits = limits or Limits()
+        self._name = _name(source)
+        with ExitStack() as stack:  # nothing stays open if a check fails
+            file = stack.enter_context(_open(source)) if isinstance(source, (str, os.PathLike)) else source
+            self._size = max(1, file.seek(0, os.SEEK_END))
+            file.seek(0)
+            try:
+                container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
+            except (av.FFmpegError, ValueError) as error:
+                raise VideoError(
+                    f"{self._name} is not a clip that can be read, such as mp4, mov or webm, or it is cut short."
+                ) from error
+            self._container = stack.enter_context(container)
+            self._video = self._find_video()
+            self._check_header()
+            self._stack = stack.pop_all()
+        self.sound = self._container.streams.best("audio")
+        rate = float(self._video.average_rate or 0)
+        self.rate = rate if 1 <= rate <= 240 else 30.0
+        self.start = (self._container.start_time or 0) / av.time_base
+        self.progress = 0.0
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._stack.close()
+
+    def frames(self, on_sound: Callable[[Any], None] | None = None) -> Iterator[Frame]:
+        """Decode the clip; to be called once.
+
+        Args:
+            on_sound: Gets the packets of the sound on the way, undecoded.
+
+        Raises:
+            VideoError: There is no frame, or more than the limits allow.
+        """
+        size = turns = None
+        count, last = 0, -1 / self.rate
+        for picture in self._pictures(on_sound):
+            if size is None:
+                size, turns = (picture.width, picture.height), round(picture.rotation / 90)
+                self._check_size(*size)
+            seconds = math.nan if picture.time is None else picture.time - self.start
+            if not last < seconds < last + MAX_LEAP:
+                seconds = last + 1 / self.rate
+            count, last = count + 1, seconds
+            self._check_length(seconds, count)
+            rgb = picture.to_ndarray(format="rgb24", width=size[0], height=size[1])
+            yield Frame(seconds, np.ascontiguousarray(np.rot90(rgb, turns)))
+        if not count:
+            raise VideoError(f"{self._name} has no picture that can be decoded.")
+
+    def _pictures(self, on_sound: Callable[[Any], None] | None) -> Iterator[Any]:
+        av = _av()
+        self._video.thread_type = "AUTO"
+        # also where a damaged stream claims another size than the header
+        self._video.codec_context.options = {"max_pixels": str(self._limits.pixels)}
+        packets = self._container.demux([s for s in (self._video, on_sound and self.sound) if s])
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # cut short: what came before it counts
+                packet = None
+            if packet is None:
+                break
+            if packet.stream is not self._video:
+                on_sound(packet)
+                continue
+            if packet.pos:
+                self.progress = max(self.progress, min(1.0, packet.pos / self._size))
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+        # the demuxer's last, empty packet does this unless the file ended in an error
+        try:
+            yield from self._video.decode(None)
+        except av.FFmpegError:
+            return
+
+    def _find_video(self):
+        av = _av()
+        cover = av.stream.Disposition.attached_pic
+        streams = [s for s in self._container.streams.video if not s.disposition & cover and s.codec_context]
+        if not streams:
+            raise VideoError(f"{self._name} has no pictures, only sound or nothing that can be decoded.")
+        return max(streams, key=lambda s: s.width * s.height)
+
+    def _check_header(self) -> None:
+        stream, av = self._video, _av()
+        self._check_size(stream.width, stream.height)
+        lengths = [Fraction(self._container.duration or 0, av.time_base)]
+        if stream.duration and stream.time_base:
+            lengths.append(stream.duration * stream.time_base)
+        self._check_length(float(max(lengths)), stream.frames)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if min(width, height) < MIN_SIDE:
+            raise VideoError(
+                f"{self._name} is {width}x{height} pixels; a clip has at least {MIN_SIDE}x{MIN_SIDE}."
+            )
+        if width * height > self._limits.pixels:
+            raise VideoError(
+                f"{self._name} is too large: {width}x{height} pixels; "
+                f"at most {self._limits.pixels / 1e6:.1f} megapixels can be read."
+            )
+
+    def _check_length(self, seconds: float, frames: int) -> None:
+        if seconds > self._limits.seconds:
+            raise VideoError(f"{self._name} is too long: at most {self._limits.seconds:g} s can be read.")
+        if frames > self._limits.frames:
+            raise VideoError(f"{self._name} is too long: at most {self._limits.frames:g} frames can be read.")
+
+
+class VideoWriter:
+    """An mp4 (H.264) of frames; a context manager that completes the file.
+
+    Args:
+        path: The file to write.
+        reader: The clip that the frames come from: it gives the rate.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, reader: VideoReader):
+        # faststart: the file plays while it still loads
+        self._container = _av().open(
+            str(path), "w", format="mp4", container_options={"movflags": "+faststart"}
+        )
+        self._reader = reader
+        self._video = self._sound = None
+        self._early: list[Any] = []  # packets of the sound before the first frame
+        self._pts = self._sound_dts = -1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if error is None and self._video:
+                self._container.mux(self._video.encode(None))
+        finally:
+            self._container.close()
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame; its size is that of the first, reduced to even numbers."""
+        av = _av()
+        height, width = (side // 2 * 2 for side in frame.rgb.shape[:2])
+        if self._video is None:
+            self._add_streams(width, height)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.rgb[:height, :width]), "rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="itu709")
+        self._pts = max(round(frame.seconds / TICK), self._pts + 1)
+        picture.pts, picture.time_base = self._pts, TICK
+        self._container.mux(self._video.encode(picture))
+
+    def write_sound(self, packet: Any) -> None:
+        """Add a packet of the reader's sound, as it is."""
+        if self._video is None:
+            self._early.append(packet)
+            return
+        if self._sound is None or packet.dts is None or packet.pts is None:
+            return
+        shift = round(self._reader.start / packet.time_base)
+        packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+        if self._sound_dts < packet.dts <= packet.pts:  # the muxer takes no others
+            self._sound_dts = packet.dts
+            packet.stream = self._sound
+            self._container.mux(packet)
+
+    def _add_streams(self, width: int, height: int) -> None:
+        rate = Fraction(self._reader.rate).limit_denominator(1001)
+        stream = self._container.add_stream("h264", rate=rate, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.time_base = TICK
+        # BT.709, so that players need not guess
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        self._video = stream
+        if self._reader.sound is not None and self._reader.sound.codec_context.name in SOUND:
+            self._sound = self._container.add_stream_from_template(self._reader.sound)
+        for packet in self._early:
+            self.write_sound(packet)
+        self._early.clear()
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
+
+    Raises:
+        VideoError: Writing failed.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise VideoError(f"'{path}' cannot be written ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _av():
+    try:
+        import av
+    except ImportError as error:
+        raise VideoError("Clips need the package av: pip install 'fer-zoo[video]'.") from error
+    return av
+
+
+def _name(source: VideoSource) -> str:
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    return f"'{os.fspath(name)}'" if isinstance(name, (str, os.PathLike)) else "The clip"
+
+
+def _open(path: str | Path) -> BinaryIO:
+    """Opened here and not by FFmpeg, to which a name may also be an address."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise VideoError(f"There is no file '{path}'.") from None
+    except IsADirectoryError:
+        raise VideoError(f"'{path}' is a folder, not a clip.") from None
+    except OSError as error:
+        raise VideoError(f"'{path}' cannot be read ({error.strerror}).") from None

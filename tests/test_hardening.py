@@ -16,10 +16,10 @@ from space.readers import MODELS, recognizer
 
 
 def mutated(photo: bytes, dice: random.Random) -> bytes:
-    """The photo with some bytes changed, cut out, doubled or cut off; the head is hit as often as the rest."""
+    """The photo with some bytes changed, cut out, doubled or cut off, the head as often as the rest."""
     data = bytearray(photo)
     for _ in range(dice.randint(1, 20)):
-        at = dice.randrange(dice.choice([64, 700, len(data)]))
+        at = dice.randrange(min(len(data), dice.choice([64, 700, len(data)])))
         match dice.randrange(4):
             case 0:
                 data[at] = dice.randrange(256)

@@ -13,7 +13,9 @@ from .recognizer import Face
 from .tracking import Track
 
 
-def draw_faces(image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280) -> Image.Image:
+def draw_faces(
+    image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280, sure_from: float = 0.0
+) -> Image.Image:
     """Draw a box around every face, with its number and its expression.
 
     Args:
@@ -21,6 +23,7 @@ def draw_faces(image: Image.Image, faces: Sequence[Face | Track], max_size: int 
         faces: Faces with boxes in pixels of `image`; they are counted from 1 and have the colour of their
             expression. Tracks have a number and a colour of their own.
         max_size: A larger photo is reduced so that its longer side has this many pixels.
+        sure_from: An expression of less confidence gets a question mark, 0..1.
 
     Returns:
         A new RGB image, at most `max_size` on a side.
@@ -40,7 +43,7 @@ def draw_faces(image: Image.Image, faces: Sequence[Face | Track], max_size: int 
             number, color = count, COLORS[face.label]
         x1, y1, x2, y2 = (value * scale for value in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
-        text = f"{number} {face.label}"
+        text = f"{number} {face.label}{'' if face.confidence >= sure_from else '?'}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4 * line, bottom - top + 4 * line
         # Above the box where there is room, else below it, else inside it; never outside the picture.

@@ -29,6 +29,9 @@ WORK_BORDER = 60
 # The same face found twice overlaps itself by more than this (intersection over union).
 DUPLICATE_IOU = 0.4
 
+# Side in pixels of the largest crop; without it, one row of 80 million pixels would ask for a square of them.
+MAX_CROP = 4096
+
 # How FER2013 frames a face, measured by train/calibrate_crop.py; see `face_frame`.
 FRAME_SIDE = 1.085
 FRAME_CENTRE = 0.29
@@ -280,11 +283,12 @@ def crop_face(rgb: np.ndarray, detection: Detection) -> Image.Image:
         detection: Where the face is.
 
     Returns:
-        A square image of mode RGB, in the picture's own resolution.
+        A square image of mode RGB, in the picture's own resolution or, beyond 4,096 pixels, a fraction of it.
     """
     x, y, side = face_frame(detection)
     size = max(1, round(side))
     left, top = round(x - size / 2), round(y - size / 2)
-    columns = np.arange(left, left + size).clip(0, rgb.shape[1] - 1)
-    rows = np.arange(top, top + size).clip(0, rgb.shape[0] - 1)
+    step = math.ceil(size / MAX_CROP)
+    columns = np.arange(left, left + size, step).clip(0, rgb.shape[1] - 1)
+    rows = np.arange(top, top + size, step).clip(0, rgb.shape[0] - 1)
     return Image.fromarray(rgb[rows[:, None], columns])

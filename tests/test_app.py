@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -16,8 +19,13 @@ from PIL import Image
 
 from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.labels import COLORS, EXPRESSIONS
+from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
+from space.photo import verdict
+from space.readers import MODELS, sure_from
 from train.app_process import running_app
+from train.files import sha256
+from train.threshold import threshold
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +65,55 @@ def test_whole_picture_as_a_face(client, tmp_path, examples):
     assert found["label"] == "happy"
 
 
+def test_batch_answers_in_order_with_the_error_of_each(client, examples, tmp_path):
+    (tmp_path / "notes.jpg").write_text("no picture")
+    photos = [examples / "astronaut.jpg", tmp_path / "notes.jpg", examples / "grace_hopper.jpg"]
+    first, second, third = client.predict([*map(handle_file, photos)], api_name="/predict_batch")
+    assert first == {"faces": predict(client, photos[0])}
+    assert second["error"].startswith("'notes.jpg' is not an image")
+    assert third == {"faces": predict(client, photos[2])}
+
+
+def test_python_of_the_readme_runs(app, examples, tmp_path, monkeypatch):
+    readme = (examples.parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(from gradio_client .*?)```", readme, re.DOTALL)
+    shutil.copy(examples / "astronaut.jpg", tmp_path / "photo.jpg")
+    shutil.copy(examples / "astronaut.jpg", tmp_path / "other.jpg")
+    names: dict = {}
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("http://127.0.0.1:7860", app.url), names)
+    assert names["faces"][0]["label"] == "happy"
+    assert [len(answer["faces"]) for answer in names["answers"]] == [1, 1]
+
+
+def test_doubt_is_said_with_what_to_do_then():
+    model = MODELS[0]
+    unsure, sure = (
+        replace(face((0, 20, 50, 90), "sad"), confidence=p)
+        for p in (sure_from(model) - 0.01, sure_from(model))
+    )
+    assert "Unsure, perhaps <b>sad</b>" in verdict(unsure, model) and "Compare" in verdict(unsure, model)
+    assert "Unsure" not in verdict(sure, model)
+    marked, plain = (
+        draw_faces(Image.new("RGB", (99, 99)), [f], sure_from=sure_from(model)) for f in (unsure, sure)
+    )
+    assert marked.tobytes() != plain.tobytes()
+
+
+def test_thresholds_belong_to_the_packaged_files(examples):
+    results = json.loads((examples.parent / "model_cards" / "results" / "thresholds.json").read_text())
+    packaged = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
+    assert {name: model["sha256"] for name, model in results["models"].items()} == packaged
+
+
+def test_threshold_is_the_smallest_that_is_right_often_enough():
+    confidence = np.array([0.2, 0.4, 0.5, 0.6, 0.8, 0.9])
+    right = np.array([False, True, False, True, True, True])
+    found = threshold(confidence, right, precision=0.75)
+    assert (found["threshold"], found["precision"], round(found["coverage"], 1)) == (0.4, 80.0, 83.3)
+    assert threshold(confidence, right, precision=1.1)["threshold"] is None
+
+
 def test_no_face_is_an_empty_list(client, tmp_path):
     Image.new("RGB", (300, 200), "gray").save(tmp_path / "gray.png")
     assert predict(client, tmp_path / "gray.png") == []
@@ -74,7 +131,7 @@ def test_photo_is_turned_upright(client, tmp_path, examples):
 
 def test_every_model_of_the_picker_answers(app, client, examples):
     (model,) = (
-        c for c in httpx.get(f"{app.url}/config").json()["components"] if c["props"].get("label") == "Model"
+        c for c in httpx.get(f"{app.url}/config").json()["components"] if c["props"].get("elem_id") == "model"
     )
     names = [value for _, value in model["props"]["choices"]]
     assert names
@@ -131,7 +188,9 @@ def test_nothing_of_a_visitor_is_kept_after_the_end(tmp_path):
 def test_requirements_of_the_space_are_ours_at_tested_versions(examples):
     root = examples.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    needed = project["dependencies"] + project["optional-dependencies"]["demo"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + extras["video"] + extras["demo"]
+    needed.remove("fer-zoo[video]")
     pinned = [line for line in (root / "requirements.txt").read_text().splitlines() if "==" in line]
     tested = (root / "constraints.txt").read_text().splitlines()
     assert sorted(map(name_of, pinned)) == sorted(map(name_of, needed))

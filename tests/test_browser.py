@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
 from PIL import Image
+
+from fer_zoo.labels import EXPRESSIONS
+from space.readers import MODELS
+from train.benchmark_live import film
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
-    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
+    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
+    "--use-file-for-fake-video-capture="
 )
+TABS = ("Photo", "Live", "Video", "Compare", "Zoo", "About")
 TOP = "#bars tr.top th"  # the most probable expression
 SECONDS = 1000  # Playwright counts in milliseconds
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
     if not CHROMIUM:
         message = "no Chromium is installed"
         pytest.fail(message) if REQUIRED else pytest.skip(message)
     from playwright.sync_api import sync_playwright
 
+    camera = film(tmp_path_factory.mktemp("camera") / "astronaut.mjpeg", frames=30)
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=f"{FLAGS}{camera}".split())
 
 
 @pytest.fixture
@@ -99,8 +108,8 @@ def test_faces_are_chosen_by_number_and_by_click(page, examples, tmp_path):
     upload(page, tmp_path / "two.png")
     page.wait_for_selector("#map img")
     wait_for_text(page, "#status", "^2 faces found.")
-    hopper, collins = (page.locator("#face label").nth(n) for n in (0, 1))  # the larger face comes first
-    wait_for_text(page, "#bars", "^Expression")
+    hopper, collins = (page.locator("#face button.thumbnail-item").nth(n) for n in (0, 1))  # largest first
+    wait_for_text(page, "#bars", "^(Expression|Unsure)")
     table_of_hopper = page.inner_text("#bars")
 
     collins.click()
@@ -115,9 +124,9 @@ def test_faces_are_chosen_by_number_and_by_click(page, examples, tmp_path):
     page.wait_for_function(
         "hopper => document.querySelector('#bars').innerText == hopper", arg=table_of_hopper
     )
-    assert hopper.locator("input").is_checked()
+    assert "selected" in hopper.get_attribute("class")
 
-    page.get_by_label("Remove Image").click()
+    page.locator("#photo").get_by_label("Remove Image").click()
     wait_for_text(page, "#status", "Add a photo")
     assert not page.locator("#face").is_visible() and not page.locator("#shown").is_visible()
 
@@ -128,19 +137,47 @@ def test_example_photo(page):
 
 
 def test_webcam_snapshot(page):
-    page.get_by_label("Capture from camera").click()
-    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_label("Capture from camera").first.click()
+    page.get_by_text("Click to Access Webcam").first.click()
     page.wait_for_function("document.querySelector('#photo video')?.videoWidth")  # the picture moves
-    page.get_by_label("capture photo").click()
-    # Whatever the fake camera shows was looked at.
-    wait_for_text(page, "#status", "face(s?) found")
+    page.get_by_label("capture photo").first.click()
+    wait_for_text(page, TOP, "^happy$")
+
+
+def test_picture_and_numbers_can_be_taken_home(page, examples):
+    upload(page, examples / "astronaut.jpg")
+    page.wait_for_selector("#map img")
+    with page.expect_download() as picture:
+        page.get_by_role("button", name="Picture with boxes").click()
+    with Image.open(picture.value.path()) as drawn:
+        assert (drawn.format, drawn.size) == ("PNG", (512, 512))
+    with page.expect_download() as numbers:
+        page.get_by_role("button", name="Numbers").click()
+    (face,) = json.loads(numbers.value.path().read_text())
+    assert face["label"] == "happy" and face["unsure"] is False
+
+
+def test_keyboard_alone_is_enough(page, examples):
+    upload(page, examples / "astronaut.jpg")
+    page.wait_for_selector("#map img")
+    page.get_by_role("radio", name="happy").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    wait_for_text(page, "#words", "sad")
+    page.get_by_role("tab", name="Photo").focus()
+    for _ in TABS[1:]:
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText.trim()") == "About":
+            break
+    page.keyboard.press("Enter")
+    page.get_by_text("Art. 5(1)(f)").wait_for()
 
 
 def test_bad_file_and_missing_face_give_a_sentence(page, tmp_path):
     (tmp_path / "notes.jpg").write_text("no picture")
     upload(page, tmp_path / "notes.jpg")
     wait_for_text(page, "#status", r"^'notes\.jpg' is not an image.*\.$")
-    page.get_by_label("Remove Image").click()
+    page.locator("#photo").get_by_label("Remove Image").click()
     wait_for_text(page, "#status", "Add a photo")
 
     Image.new("RGB", (300, 300), "gray").save(tmp_path / "gray.png")
@@ -158,14 +195,122 @@ def test_too_large_file_gives_a_sentence(page, tmp_path):
     page.get_by_text(re.compile("exceed the maximum allowed size")).wait_for()
 
 
-def test_law_and_privacy_stand_in_the_page(page):
-    page.get_by_text("About: what it sees").click()
+def test_live_follows_a_face_until_it_is_stopped(page):
+    open_tab(page, "Live")
+    page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.locator("#camera").get_by_text("Record", exact=True).click()
+    wait_for_text(page, "#live-faces", "Face 1: happy")
+    wait_for_text(page, "#live-frame", r"\d+\.\d frames/s · \d+ ms")
+    first = page.get_attribute("#live-frame img", "src")
+    page.wait_for_function("src => document.querySelector('#live-frame img').src != src", arg=first)
+    page.wait_for_function("document.querySelectorAll('#live-faces svg rect').length > 2")
+    assert "Face 2" not in page.inner_text("#live-faces"), "the face that moves keeps its number"
+    page.get_by_label("Show what speaks for it").check()
+    page.locator("#camera").get_by_text("Stop", exact=True).click()
+    page.wait_for_timeout(1.5 * SECONDS)  # for the frame on its way
+    last = page.get_attribute("#live-frame img", "src")
+    page.wait_for_timeout(1 * SECONDS)
+    assert page.get_attribute("#live-frame img", "src") == last
+
+
+def test_clip_gives_annotated_clip_timeline_and_table(page, tmp_path):
+    open_tab(page, "Video")
+    page.set_input_files(
+        "#clip input[type=file]", clip_of(film(tmp_path / "film.mjpeg", 20), tmp_path / "clip.mp4")
+    )
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
+    page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
+    page.wait_for_selector("#timeline canvas, #timeline svg.marks")
+    with page.expect_download() as table:
+        page.locator("#csv").click()
+    rows = table.value.path().read_text().splitlines()
+    assert rows[0].startswith("seconds,face,") and len(rows) == 21
+
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    page.locator("#clip").get_by_label("Clear").click()
+    page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
+
+
+def clip_of(camera: Path, path: Path) -> Path:
+    """The same frames as H.264."""
+    import av
+
+    with av.open(camera, format="mjpeg") as frames, av.open(path, "w") as out:
+        stream = out.add_stream("h264", rate=15, width=640, height=480)
+        for frame in frames.decode(video=0):
+            frame.pts = None
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    return path
+
+
+def test_compare_shows_every_model(page, examples):
+    open_tab(page, "Compare")
+    page.set_input_files("#compare-photo input[type=file]", examples / "astronaut.jpg")
+    wait_for_text(page, "#compare-status", rf"^The face: \d of {len(MODELS)} models say happy\.$")
+    cards = page.locator("#compare-cards article")
+    assert [cards.nth(n).locator("h2").inner_text() for n in range(cards.count())] == MODELS
+    assert all(re.search(r"\d ms$", text.strip()) for text in cards.all_inner_texts())
+    own = page.get_attribute("#compare-cards img", "src")
+    page.get_by_label("sad").last.check()
+    page.wait_for_function("src => document.querySelector('#compare-cards img').src != src", arg=own)
+    assert "Speaks for sad" in cards.first.inner_text()
+
+
+def test_zoo_sorts_and_looks_closer(page):
+    open_tab(page, "Zoo")
+    rows = page.locator("#zoo-table tbody tr")
+    rows.first.wait_for()
+    parameters = [float(row.split()[6]) for row in rows.all_inner_texts()]
+    assert [row.split()[0] for row in sorted(rows.all_inner_texts())] == sorted(MODELS)
+    for order in (sorted(parameters, reverse=True), sorted(parameters)):
+        page.get_by_role("button", name="parameters").click()
+        assert [float(row.split()[6]) for row in rows.all_inner_texts()] == order
+    page.locator("#zoo-model input").click()
+    page.get_by_role("option", name=MODELS[-1]).click()
+    wait_for_text(page, "#zoo-confusion", f"^{MODELS[-1]}")
+    assert page.locator("#zoo-confusion td").count() == len(EXPRESSIONS) ** 2
+
+
+def test_about_says_what_it_sees_and_where_the_law_forbids_it(page):
+    open_tab(page, "About")
     page.get_by_text("Art. 5(1)(f)").wait_for()
     page.get_by_text("deleted after about an hour").wait_for()
+    assert page.locator("#about-recall tr").count() == len(EXPRESSIONS)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_barrier_that_axe_finds(page, app, examples, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{app.url}/?__theme={theme}")
+    upload(page, examples / "grace_hopper.jpg")
+    page.wait_for_selector("#map img")
+    for tab in TABS:
+        open_tab(page, tab)
+        page.wait_for_timeout(0.5 * SECONDS)  # colours fade in
+        found = Axe().run(page).response["violations"]
+        assert not found, [(tab, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
 
 
 def test_fits_on_a_phone(page, examples):
     page.set_viewport_size({"width": 360, "height": 740})
     upload(page, examples / "astronaut.jpg")
     page.wait_for_selector("#map img")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for tab in TABS:
+        open_tab(page, tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+
+
+def open_tab(page, name: str) -> None:
+    """Click on a tab, on small screens in the menu that holds those without room."""
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()

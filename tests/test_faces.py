@@ -264,3 +264,11 @@ def test_yunet_is_downloaded_only_when_asked_for_and_checked(empty_cache, monkey
 def test_unknown_detector():
     with pytest.raises(DetectorError, match="no face detector 'haar'; choose one of auto, yunet"):
         get_detector("haar")
+
+
+def test_picture_of_one_row_is_cut_out_in_little_memory():
+    rgb = np.full((1, 3_000_000, 3), 90, np.uint8)
+    (whole,) = get_detector("whole").detect(rgb)
+    crop = crop_face(rgb, whole)
+    assert crop.width == crop.height <= 4096
+    assert set(np.unique(np.asarray(crop))) == {90}

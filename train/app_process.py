@@ -25,11 +25,13 @@ class AppProcess:
         url: Its address on this machine.
         seconds: From the start of the process to the first page.
         process: The process itself.
+        log: What it prints, output and errors.
     """
 
     url: str
     seconds: float
     process: subprocess.Popen
+    log: Path
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     env = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)} | env
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.NamedTemporaryFile("w+") as log:
         started = time.perf_counter()
         process = subprocess.Popen([python, "app.py"], cwd=folder, env=env, stdout=log, stderr=log)
         try:
@@ -64,7 +66,7 @@ def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -
                 if process.poll() is not None or time.perf_counter() - started > START_LIMIT:
                     log.seek(0)
                     raise RuntimeError(f"app.py did not start:\n{log.read()}")
-            yield AppProcess(url, time.perf_counter() - started, process)
+            yield AppProcess(url, time.perf_counter() - started, process, Path(log.name))
         finally:
             process.kill()
             process.wait()

@@ -1,0 +1,50 @@
+"""About: what the models see, what is kept, and where the law forbids their use."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from .html import bars
+from .zoo import results
+
+SEES = """
+## What it sees, and what not
+Every face is cut out, turned gray, reduced to 48x48 pixels and given to a small network that was trained on
+FER2013: 28,709 pictures of faces, each labelled with one of seven words. The seven percentages say how much
+the picture resembles what people called by these words. That is the *expression* in this one picture, never
+what the person feels: people smile when they are sad.
+
+It sees no colour, no body, no place, no time before or after the picture. Blurred, turned, covered, made-up
+or very small faces, and faces unlike those of FER2013 (found by an image search in 2013), are read less
+well. People agree with FER2013's labels on about 65 % of its images, so no model can be right on all.
+
+The heat map (Grad-CAM) shows which parts of the face raised the score of the chosen expression: nothing
+where they did not, red, then yellow where they did most. All seven maps of a face share one scale, so they
+can be compared. It shows where the network looked, not why.
+"""
+PRIVACY = """
+## Privacy
+Photos, clips and camera pictures are read by the machine that runs this page and passed on to no one.
+Nothing is kept: camera pictures are never written to a file; of an uploaded file there is a temporary copy,
+which is deleted after about an hour, or when the app ends. No part of the page comes from another server.
+
+## Where the law forbids it
+In the European Union, AI systems that infer emotions of people at work or in education are prohibited,
+except for medical or safety reasons (EU AI Act, Art. 5(1)(f)). Do not use this there, nor for decisions
+about people anywhere.
+"""
+
+
+def about_tab() -> None:
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            gr.Markdown(SEES)
+        with gr.Column(scale=2, min_width=300):
+            model, result = next(iter(results().items()))
+            recall = {name: value / 100 for name, value in result["splits"]["test_clean"]["recall"].items()}
+            caption = (
+                f"How many faces of each expression {model} names rightly (FER2013, clean test, "
+                f"{result['splits']['test_clean']['n']:,} images)"
+            )
+            gr.HTML(bars(recall, caption, digits=0), elem_id="about-recall", apply_default_css=False)
+    gr.Markdown(PRIVACY)

@@ -1,0 +1,106 @@
+"""Compare: one face through every model, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import gradio as gr
+from PIL import Image
+
+from fer_zoo.drawing import overlay
+from fer_zoo.images import ImageError
+from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.recognizer import Explanation, Face
+
+from .html import bars, picture
+from .photo import NO_FACE, START
+from .readers import EXAMPLES, KEPT_SECONDS, MODELS, photo_input, read_photo, recognizer, sure_from
+
+MAP_SIZE = 256  # pixels
+REPEATS = 3  # the fastest counts: others may use the machine at the same time
+OWN = "each model's answer"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of the face."""
+
+    model: str
+    face: Face
+    explanation: Explanation
+    milliseconds: float  # to read the face, once it is found and cut out
+
+
+def compare(path: str | None, whole: bool, expression: str) -> list:
+    """The whole screen for a new photo."""
+    if path is None:
+        return [START, None, None]
+    try:
+        _, faces = read_photo(path, MODELS[0], whole)
+    except ImageError as error:
+        return [str(error), None, None]
+    if not faces:
+        return [NO_FACE, None, None]
+    crop = faces[0].crop  # cut out once, for all models
+    answers = [ask(model, crop) for model in MODELS]
+    label, votes = Counter(answer.face.label for answer in answers).most_common(1)[0]
+    which = "The largest face" if len(faces) > 1 else "The face"
+    found = f"{which}: {votes} of {len(answers)} models say **{label}**."
+    return [found, answers, show(answers, expression)]
+
+
+def ask(model: str, crop: Image.Image) -> Answer:
+    reader = recognizer(model, whole=True)
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        (face,) = reader(crop)
+        seconds.append(time.perf_counter() - started)
+    return Answer(model, face, reader.explain(face), 1000 * min(seconds))
+
+
+def show(answers: list[Answer] | None, expression: str) -> str | None:
+    """A card for each model: bars, time, and the map of one expression."""
+    if answers is None:
+        return None
+    cards = []
+    for answer in answers:
+        face = answer.face
+        wanted = face.label if expression == OWN else expression
+        sure = "Expression:" if face.confidence >= sure_from(answer.model) else "Unsure, perhaps"
+        flat = " (nothing does)" if wanted in answer.explanation.flat else ""
+        heat = overlay(face.crop, answer.explanation.maps[wanted], MAP_SIZE)
+        cards.append(
+            f"<article><h2>{answer.model}</h2>{bars(face.probs, f'{sure} <b>{face.label}</b>')}"
+            f"{picture(heat, f'What speaks for {wanted} to {answer.model}')}"
+            f"<p>Speaks for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def compare_tab() -> None:
+    answers = gr.State(time_to_live=KEPT_SECONDS)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            photo = photo_input("compare-photo")
+        with gr.Column(scale=3, min_width=300):
+            gr.Examples([[str(path)] for path in EXAMPLES], photo, label="Examples")
+            whole = gr.Checkbox(label="This picture is already a face", elem_id="compare-whole")
+            expression = gr.Radio([OWN, *EXPRESSIONS], value=OWN, label="Show what speaks for")
+            status = gr.Markdown(START, elem_id="compare-status", elem_classes="status")
+            gr.Markdown(
+                "The face is found and cut out once; every model reads the same picture. Milliseconds are "
+                f"for that reading alone, on this machine, the fastest of {REPEATS}."
+            )
+    cards = gr.HTML(elem_id="compare-cards", apply_default_css=False)
+    gr.on(
+        [photo.change, whole.input],
+        compare,
+        [photo, whole, expression],
+        [status, answers, cards],
+        api_visibility="private",
+        show_progress_on=[status, cards],
+    )
+    expression.input(show, [answers, expression], cards, api_visibility="private", show_progress="hidden")

@@ -1,0 +1,190 @@
+"""Live: the camera, frame by frame; faces keep their numbers, their probabilities are smoothed over time."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import cv2
+import gradio as gr
+import numpy as np
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from fer_zoo.drawing import draw_faces, overlay
+from fer_zoo.faces import Detection, FaceDetector, face_frame
+from fer_zoo.images import ImageError, load_image
+from fer_zoo.labels import COLORS
+from fer_zoo.recognizer import Recognizer
+from fer_zoo.tracking import Track, Tracker
+
+from .html import bars, picture
+from .readers import model_input, recognizer, sure_from
+
+TIME_LIMIT = 120  # seconds of one recording; who wants more clicks again
+EVERY = 0.08  # seconds between two frames that the browser sends; a newer one takes an older one's place
+VISITORS = 2  # who are served at the same time; others wait their turn
+MAX_FRAME = 4_000_000  # characters of a frame as it arrives
+DETECTION_SIDE = 360  # pixels; finds faces of a 15th of the frame's width in a third of the time
+STRIP_SECONDS = 30
+STRIP_STEP = 0.25  # seconds; a column of the strip
+
+START = "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes."
+
+
+class Reduced:
+    """Looks for faces in a smaller copy of the frame; they are still cut out of the frame itself."""
+
+    def __init__(self, detector: FaceDetector):
+        self.detector = detector
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        scale = min(1.0, DETECTION_SIDE / max(rgb.shape[:2]))
+        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return [
+            replace(
+                found,
+                box=tuple(value / scale for value in found.box),
+                landmarks=None if found.landmarks is None else found.landmarks / scale,
+            )
+            for found in self.detector.detect(small)
+        ]
+
+
+@cache
+def quick_recognizer(model: str) -> Recognizer:
+    reader = recognizer(model)
+    return Recognizer(reader.model, faces=Reduced(reader.detector))
+
+
+@dataclass
+class Session:
+    """What is kept of one visitor between two frames: numbers, never a picture."""
+
+    tracker: Tracker = field(default_factory=Tracker)
+    answered: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    strip: deque[tuple[float, dict[int, tuple[str, float]]]] = field(default_factory=deque)
+
+    def frames_per_second(self) -> float:
+        seconds = self.answered[-1] - self.answered[0]
+        return (len(self.answered) - 1) / seconds if seconds else 0.0
+
+    def remember(self, tracks: list[Track], now: float) -> None:
+        """Add a column to the strip when it is time for one, drop those that are too old."""
+        if not self.strip or now - self.strip[-1][0] >= STRIP_STEP:
+            self.strip.append((now, {t.number: (t.face.label, t.face.confidence) for t in tracks}))
+        while now - self.strip[0][0] > STRIP_SECONDS:
+            self.strip.popleft()
+
+
+def frame_bytes(frame: ImageData | None) -> bytes | None:
+    """A frame as the browser sends it, inside the request; it is never written to a file."""
+    if frame is None:
+        return None
+    head, _, data = (frame.url or "")[:MAX_FRAME].partition(";base64,")
+    if not head.startswith("data:image/"):
+        raise gr.Error("A frame must be a data URL of an image.", print_exception=False)
+    return base64.b64decode(data)
+
+
+def read_frame(
+    frame: bytes | None, model: str, smoothing: float, heat: bool, session: Session | None
+) -> tuple:
+    """The whole screen for the next frame."""
+    if frame is None:
+        return gr.skip(), gr.skip(), None
+    started = time.monotonic()
+    try:
+        image = load_image(frame)
+    except ImageError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    session = session or Session()
+    session.tracker.smoothing = smoothing
+    tracks = session.tracker.update(quick_recognizer(model)(image), started)
+    tracks.sort(key=lambda track: track.number)
+    session.remember(tracks, started)
+    if heat:
+        image = with_maps(image, tracks, model)
+    sure = sure_from(model)
+    shown = picture(
+        draw_faces(image, tracks, sure_from=sure), "The camera, with a numbered box around every face"
+    )
+    now = time.monotonic()
+    session.answered.append(now)
+    speed = f"{session.frames_per_second():.1f} frames/s · {1000 * (now - started):.0f} ms a frame"
+    found = "".join(
+        bars(t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{answer(t, sure)}</b>')
+        for t in tracks
+    )
+    frame_html = f'<div class="frame">{shown}<p>{speed}</p></div>'
+    return frame_html, f"{found or '<p>No face in sight.</p>'}{strip(session, started)}", session
+
+
+def answer(track: Track, sure: float) -> str:
+    return track.face.label if track.face.confidence >= sure else f"{track.face.label}?"
+
+
+def with_maps(image: Image.Image, tracks: list[Track], model: str) -> Image.Image:
+    """Lay the Grad-CAM of every face's expression over it, at its place in the frame."""
+    faces = [track.face for track in tracks]
+    for face, explanation in zip(faces, recognizer(model).explain(faces), strict=True):
+        x, y, _ = face_frame(Detection(face.box, face.score, face.landmarks))
+        side = face.crop.width
+        heat = overlay(face.crop, explanation.maps[face.label], side)
+        image.paste(heat, (round(x - side / 2), round(y - side / 2)))
+    return image
+
+
+def strip(session: Session, now: float) -> str:
+    """The last half minute, a row a face: the colour is the expression, the height its probability."""
+    numbers = sorted({number for _, seen in session.strip for number in seen})
+    rows = []
+    for number in numbers[-4:]:
+        columns = "".join(
+            f'<rect x="{STRIP_SECONDS - (now - then):.2f}" y="{1 - seen[number][1]:.2f}" '
+            f'width="{STRIP_STEP * 1.5}" height="{seen[number][1]:.2f}" fill="{COLORS[seen[number][0]]}"/>'
+            for then, seen in session.strip
+            if number in seen
+        )
+        rows.append(
+            f'<p>Face {number}, last {STRIP_SECONDS} s</p><svg class="strip" role="img" '
+            f'aria-label="Expressions of face {number} over the last {STRIP_SECONDS} seconds" '
+            f'viewBox="0 0 {STRIP_SECONDS} 1" preserveAspectRatio="none">{columns}</svg>'
+        )
+    return "".join(rows)
+
+
+def live_tab() -> None:
+    session = gr.State(time_to_live=TIME_LIMIT + 60)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            camera = gr.Image(
+                label="Camera",
+                sources=["webcam"],
+                streaming=True,
+                webcam_options=gr.WebcamOptions(constraints={"video": {"width": 640, "height": 480}}),
+                elem_id="camera",
+            )
+            camera.preprocess = frame_bytes
+            gr.Markdown(START)
+            model = model_input("live-model")
+            smoothing = gr.Slider(
+                0, 0.95, value=0.6, step=0.05, label="Smoothing over time", elem_id="smoothing"
+            )
+            heat = gr.Checkbox(label="Show what speaks for it (Grad-CAM)", elem_id="live-heat")
+        with gr.Column(scale=3, min_width=300):
+            frame = gr.HTML(elem_id="live-frame", apply_default_css=False)
+            faces = gr.HTML(elem_id="live-faces", apply_default_css=False)
+    camera.stream(
+        read_frame,
+        [camera, model, smoothing, heat, session],
+        [frame, faces, session],
+        stream_every=EVERY,
+        time_limit=TIME_LIMIT,
+        concurrency_limit=VISITORS,
+        show_progress="hidden",
+        api_visibility="private",
+    )

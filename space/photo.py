@@ -1,0 +1,258 @@
+"""Photo: every face of a photo, its seven probabilities, and what speaks for each expression."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import gradio as gr
+from PIL import Image
+
+from fer_zoo.drawing import draw_faces, overlay
+from fer_zoo.images import ImageError
+from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.recognizer import Explanation, Face
+
+from .html import bars
+from .programs import to_json
+from .readers import (
+    EXAMPLES,
+    FACE_SIZE,
+    KEPT_SECONDS,
+    MAX_FACES,
+    model_input,
+    new_file,
+    photo_input,
+    read_image,
+    read_photo,
+    recognizer,
+    sure_from,
+    thresholds,
+)
+
+START = "Add a photo: upload, drag, paste, take a snapshot, or choose an example."
+NO_FACE = (
+    "No face found. A larger or more frontal face may help; if the whole picture is one face, "
+    "tick “This picture is already a face”."
+)
+DOWNLOAD_SIDE = 4096  # pixels; of the picture with boxes that visitors take home
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is kept of a photo between two events: numbers and small crops, never the photo."""
+
+    path: str
+    model: str
+    faces: list[Face]
+    explanations: list[Explanation]
+    scale: float  # pixels shown per pixel of the photo
+
+
+def analyse(path: str | None, model: str, whole: bool) -> list:
+    """The whole screen for a new photo, model or way to look at it."""
+    if path is None:
+        return nothing(START)
+    try:
+        image, faces = read_photo(path, model, whole)
+    except ImageError as error:
+        return nothing(str(error))
+    if not faces:
+        return nothing(NO_FACE, image)
+    shown = draw_faces(image, faces, sure_from=sure_from(model))
+    reading = Reading(
+        path,
+        model,
+        [replace(face, crop=face.crop.resize((FACE_SIZE, FACE_SIZE))) for face in faces],
+        recognizer(model).explain(faces),
+        shown.width / image.width,
+    )
+    found = "1 face found."
+    if len(faces) > 1:
+        most = "The largest " if len(faces) == MAX_FACES else ""
+        found = f"{most}{len(faces)} faces found. Choose one below, or click on it."
+    captions = [f"{n}: {face.label} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
+    crops = zip((face.crop for face in reading.faces), captions, strict=True)
+    return [
+        found,
+        gr.Image(shown, visible=True),
+        reading,
+        gr.Column(visible=True),
+        gr.Gallery(list(crops), selected_index=0, visible=len(faces) > 1),
+        *show_face(reading, 0),
+    ]
+
+
+def nothing(message: str, image: Image.Image | None = None) -> list:
+    shown = gr.Image(draw_faces(image, []), visible=True) if image else gr.Image(None, visible=False)
+    return [
+        message,
+        shown,
+        None,
+        gr.Column(visible=False),
+        gr.Gallery(None, visible=False),
+        *[None] * 6,
+    ]
+
+
+def show_face(reading: Reading | None, number: int) -> list:
+    """Number, crop, bars, and the map of the most probable expression."""
+    if reading is None:
+        return [None] * 6
+    face = reading.faces[number]
+    return [
+        number,
+        face.crop,
+        verdict(face, reading.model),
+        face.label,
+        *show_map(reading, number, face.label),
+    ]
+
+
+def verdict(face: Face, model: str) -> str:
+    """The bars; where the model is too often wrong at this confidence, what to do about it."""
+    if face.confidence >= sure_from(model):
+        return bars(face.probs, f"Expression: <b>{face.label}</b>")
+    found = thresholds()[model]
+    if found["threshold"] is None:
+        why = "At no confidence is this model right often enough to be called sure."
+    else:
+        why = (
+            f"Below {found['threshold']:.0%} this model is too often wrong; from there on "
+            f"{found['precision']:.0f} % of its answers are right "
+            f"({found['coverage']:.0f} % of the pictures it was tried on reach that)."
+        )
+    return bars(face.probs, f"Unsure, perhaps <b>{face.label}</b>") + (
+        f'<p class="unsure">{why} Take the first two or three expressions together, ask the other models '
+        "under Compare, or try a sharper, brighter, more frontal photo of the face.</p>"
+    )
+
+
+def show_map(reading: Reading | None, number: int | None, expression: str | None) -> list:
+    if reading is None or number is None or expression is None:
+        return [None, None]
+    face, explanation = reading.faces[number], reading.explanations[number]
+    if expression in explanation.flat:
+        words = f"Nothing on this face speaks for **{expression}**: the map is flat."
+    else:
+        strength = explanation.maps[expression].max()
+        words = (
+            f"Coloured parts speak for **{expression}** ({face.probs[expression]:.1%}). "
+            f"The strongest of them reaches {strength:.0%} of the strongest in all seven maps."
+        )
+    return [overlay(face.crop, explanation.maps[expression], FACE_SIZE), words]
+
+
+def choose_face(reading: Reading | None, event: gr.SelectData) -> list:
+    return show_face(reading, event.index)
+
+
+def face_at(reading: Reading | None, event: gr.SelectData) -> list:
+    """The face that was clicked on in the photo; the smallest one where boxes overlap."""
+    hits = []
+    for number, face in enumerate(reading.faces if reading else []):
+        x1, y1, x2, y2 = (value * reading.scale for value in face.box)
+        if x1 <= event.index[0] <= x2 and y1 <= event.index[1] <= y2:
+            hits.append(((x2 - x1) * (y2 - y1), number))
+    if not hits:
+        return [gr.skip()] * 7
+    number = min(hits)[1]
+    return [gr.Gallery(selected_index=number), *show_face(reading, number)]
+
+
+def save_picture(reading: Reading) -> str:
+    """A PNG of the photo with its boxes."""
+    try:
+        image = read_image(reading.path)
+    except ImageError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    file = new_file("faces.png")
+    draw_faces(image, reading.faces, DOWNLOAD_SIDE, sure_from(reading.model)).save(file)
+    return str(file)
+
+
+def save_numbers(reading: Reading) -> str:
+    """What `predict` returns, as a JSON file."""
+    file = new_file("faces.json")
+    file.write_text(json.dumps(to_json(reading.faces, reading.model), indent=2))
+    return str(file)
+
+
+def download(label: str, save, reading: gr.State, elem_id: str) -> None:
+    """A button that writes a file only when it is clicked, then hands it to the browser."""
+    button = gr.Button(label, size="sm")
+    file = gr.DownloadButton(visible="hidden", elem_id=elem_id)
+    button.click(save, reading, file, api_visibility="private", show_progress="hidden").success(
+        js=f"() => document.querySelector('#{elem_id}').click()"
+    )
+
+
+def photo_tab() -> None:
+    reading, number = gr.State(time_to_live=KEPT_SECONDS), gr.State()
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            photo = photo_input("photo")
+            gr.Examples([[str(path)] for path in EXAMPLES], photo, label="Examples")
+            model = model_input("model")
+            whole = gr.Checkbox(label="This picture is already a face", elem_id="whole")
+        with gr.Column(scale=3, min_width=300):
+            status = gr.Markdown(START, elem_id="status", elem_classes="status")
+            shown = gr.Image(
+                label="Faces",
+                format="jpeg",
+                visible=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                alt_text="The photo with a numbered box around every face",
+                elem_id="shown",
+            )
+    with gr.Column(visible=False) as details:
+        gallery = gr.Gallery(
+            label="Faces",
+            show_label=False,
+            visible=False,
+            allow_preview=False,
+            columns=8,
+            height="auto",
+            buttons=[],
+            elem_id="face",
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                table = gr.HTML(elem_id="bars", apply_default_css=False)
+                with gr.Row():
+                    download("Picture with boxes (PNG)", save_picture, reading, "png")
+                    download("Numbers (JSON)", save_numbers, reading, "json")
+            with gr.Column(scale=3, min_width=300):
+                expression = gr.Radio(
+                    EXPRESSIONS, label="Why happy? Why not sad? Choose an expression", elem_id="expression"
+                )
+                words = gr.Markdown(elem_id="words", elem_classes="status")
+                with gr.Row():
+                    still = {
+                        "format": "png",
+                        "interactive": False,
+                        "buttons": ["fullscreen"],
+                        "min_width": 130,
+                    }
+                    crop = gr.Image(label="Face", alt_text="The face, cut out", elem_id="crop", **still)
+                    heat = gr.Image(
+                        label="Grad-CAM",
+                        alt_text="The face; what speaks for the chosen expression is coloured",
+                        elem_id="map",
+                        **still,
+                    )
+
+    face = [number, crop, table, expression, heat, words]
+    gr.on(
+        [photo.change, model.input, whole.input],
+        analyse,
+        [photo, model, whole],
+        [status, shown, reading, details, gallery, *face],
+        api_visibility="private",
+        show_progress_on=[status, shown],
+    )
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    gallery.select(choose_face, reading, face, **private)
+    shown.select(face_at, reading, [gallery, *face], **private)
+    expression.input(show_map, [reading, number, expression], [heat, words], **private)

@@ -1,0 +1,108 @@
+"""What programs call, by `gradio_client`, plain HTTP or MCP: named endpoints without a screen."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from fer_zoo.images import ImageError
+from fer_zoo.recognizer import Face
+
+from .readers import model_input, photo_input, read_photo, sure_from, uploaded
+from .video import CLIPS, analyse
+
+MAX_BATCH = 32  # photos
+
+
+def predict(photo: str | None, model: str, already_face: bool) -> list[dict]:
+    """Find the faces in a photo and read the expression that each shows.
+
+    Args:
+        photo: The picture: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF, at most 25 MB and 80 megapixels.
+        model: One of the models that the Photo tab offers.
+        already_face: Take the whole picture as one face, without looking for any.
+
+    Returns:
+        One entry a face, largest first, at most 50: its `box` (x1, y1, x2, y2 in pixels), the `score` of the
+        detection, the most probable `label` and its `confidence`, whether that is `unsure`, the `probs` of
+        the seven expressions, and the `landmarks` where they are known.
+    """
+    if photo is None:
+        raise gr.Error("No photo was given.", print_exception=False)
+    try:
+        _, faces = read_photo(photo, model, already_face)
+    except ImageError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    return to_json(faces, model)
+
+
+def predict_batch(photos: list[str] | None, model: str, already_face: bool) -> list[dict]:
+    """Read many photos at once.
+
+    Args:
+        photos: At most 32 pictures, each as in `predict`.
+        model: One of the models that the Photo tab offers.
+        already_face: Take every picture as one face, without looking for any.
+
+    Returns:
+        One entry a photo, in order: `faces` as `predict` returns them, or the `error` where it cannot be
+        read.
+    """
+    if not photos or len(photos) > MAX_BATCH:
+        raise gr.Error(
+            f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.", print_exception=False
+        )
+    answers = []
+    for photo in photos:
+        try:
+            answers.append({"faces": to_json(read_photo(photo, model, already_face)[1], model)})
+        except ImageError as error:
+            answers.append({"error": str(error)})
+    return answers
+
+
+def to_json(faces: list[Face], model: str) -> list[dict]:
+    return [face.to_dict() | {"unsure": face.confidence < sure_from(model)} for face in faces]
+
+
+def video(clip: str | None, model: str, smoothing: float) -> tuple[str, str, dict]:
+    """Follow the faces of a clip and read their expressions over time.
+
+    Args:
+        clip: The clip: mp4, mov, webm, mkv or avi, at most 25 MB, 60 seconds, 3,600 frames, 1920x1080 pixels.
+        model: One of the models that the Video tab offers.
+        smoothing: How much of the old probabilities is kept over a tenth of a second, 0 to 0.95.
+
+    Returns:
+        The clip with its faces drawn in (mp4), a table with a row per face and frame (CSV), and a summary:
+        `frames`, `seconds`, and how many `faces` were told apart.
+    """
+    if clip is None:
+        raise gr.Error("No clip was given.", print_exception=False)
+    timeline, out, csv = analyse(clip, model, smoothing, lambda share: None)
+    summary = {"frames": timeline.frames, "seconds": timeline.seconds, "faces": timeline.faces}
+    return str(out), str(csv), summary
+
+
+def endpoints() -> None:
+    """Register every endpoint; its name is its function's."""
+    with gr.Column(visible=False):
+        photo, model, whole = (
+            photo_input("api-photo"),
+            model_input("api-model"),
+            gr.Checkbox(label="Already a face"),
+        )
+        photos = gr.File(label="Photos", file_count="multiple")
+        photos.preprocess = lambda files: [uploaded(file) for file in files.root] if files else None
+        clip, smoothing = gr.Video(label="Clip"), gr.Slider(0, 0.95, value=0.6)
+        clip.preprocess = uploaded
+        call = gr.Button()
+        call.click(predict, [photo, model, whole], gr.JSON(), api_name="predict")
+        call.click(predict_batch, [photos, model, whole], gr.JSON(), api_name="predict_batch")
+        call.click(
+            video,
+            [clip, model, smoothing],
+            [gr.Video(), gr.File(), gr.JSON()],
+            api_name="video",
+            concurrency_limit=CLIPS,
+            concurrency_id="video",
+        )

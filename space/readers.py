@@ -1,0 +1,107 @@
+"""What the tabs share: the models, the visitors' files, and from where on an answer is sure."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import gradio as gr
+import timm
+from gradio.data_classes import FileData, ImageData
+from gradio.utils import get_upload_folder
+from PIL import Image
+from torch import nn
+
+from fer_zoo.images import ImageError, load_image
+from fer_zoo.recognizer import PREFERRED, Face, Recognizer, load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
+RESULTS = ROOT / "model_cards" / "results"
+
+KEPT_SECONDS = 3600
+MAX_FACES = 50  # of one photo, the largest
+FACE_SIZE = 384  # pixels of a face and its map on the screen
+
+# Weights that need no download, best architecture first. Visitors choose among these only.
+MODELS = sorted(
+    (name for name in timm.list_pretrained("fer_*") if timm.get_pretrained_cfg(name).file),
+    key=lambda name: PREFERRED.index(name.partition(".")[0]),
+)
+
+
+@cache
+def network(model: str) -> nn.Module:
+    return load_model(model)
+
+
+@cache
+def recognizer(model: str, whole: bool = False) -> Recognizer:
+    return Recognizer(network(model), faces="whole" if whole else "auto")
+
+
+def uploaded(file: ImageData | FileData | None) -> str | None:
+    """The path of a file that a visitor uploaded; no other file of this machine is read."""
+    if file is None:
+        return None
+    if not file.path or not Path(file.path).resolve().is_relative_to(get_upload_folder()):
+        raise gr.Error("A file must be uploaded first.", print_exception=False)
+    return file.path
+
+
+def new_file(name: str) -> Path:
+    """A path where Gradio serves files from, and deletes them with the visitors' own."""
+    return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
+
+
+def read_image(path: str) -> Image.Image:
+    """A visitor's photo.
+
+    Raises:
+        ImageError: It cannot be read; the message names the visitor's file, not where the server put it.
+    """
+    try:
+        file = io.BytesIO(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise ImageError("This photo was deleted in the meantime; please add it again.") from None
+    file.name = Path(path).name
+    return load_image(file)
+
+
+def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Face]]:
+    image = read_image(path)
+    return image, recognizer(model, whole)(image)[:MAX_FACES]
+
+
+def photo_input(elem_id: str) -> gr.Image:
+    """Where a visitor gives a photo; its value is the path of the file as it was uploaded."""
+    photo = gr.Image(
+        label="Photo",
+        type="filepath",
+        sources=["upload", "webcam", "clipboard"],
+        height=320,
+        elem_id=elem_id,
+    )
+    # gr.Image opens and often re-encodes every file, and answers those it cannot read in Pillow's
+    # words; `load_image` reads more formats and says what is wrong. So it gets the file itself.
+    photo.preprocess = uploaded
+    return photo
+
+
+def model_input(elem_id: str) -> gr.Dropdown:
+    return gr.Dropdown(MODELS, label="Model", elem_id=elem_id)
+
+
+@cache
+def thresholds() -> dict[str, dict]:
+    """What `train/threshold.py` found for each model."""
+    return json.loads((RESULTS / "thresholds.json").read_text())["models"]
+
+
+def sure_from(model: str) -> float:
+    """The confidence from which on an answer is sure; 0 where none is known, above 1 where none is enough."""
+    found = thresholds().get(model, {"threshold": 0.0})["threshold"]
+    return 2.0 if found is None else found

@@ -1,0 +1,101 @@
+"""How the Space looks: paper and ink, one quiet accent, so that the expressions' own colours stand out."""
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+THEME = gr.themes.Base(
+    primary_hue=colors.teal,
+    neutral_hue=colors.stone,
+    radius_size=sizes.radius_md,
+    font=("system-ui", "sans-serif"),
+    font_mono=("ui-monospace", "monospace"),
+).set(
+    body_background_fill="*neutral_50",
+    body_background_fill_dark="#141210",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_400",
+    block_background_fill="white",
+    block_background_fill_dark="#1f1c1a",
+    block_border_width="1px",
+    block_label_background_fill="*neutral_100",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    input_background_fill="white",
+    input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_400",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_text_color="white",
+    checkbox_background_color_selected="*primary_700",
+    checkbox_background_color_selected_dark="*primary_600",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_800",
+    checkbox_label_text_color_selected="white",
+    checkbox_label_text_color_selected_dark="white",
+    slider_color="*primary_700",
+    color_accent="*primary_700",
+    link_text_color="*primary_800",
+    link_text_color_dark="*primary_300",
+)
+
+CSS = """
+.dark { --color-accent: var(--primary-400); }
+.gradio-container > main { max-width: 1240px; margin: 0 auto; }
+footer .divider { display: none; }
+#title h1 { margin-bottom: 0; letter-spacing: -0.02em; }
+#title p { color: var(--body-text-color-subdued); }
+.status p { margin: 0; }
+table:is(.bars, .heat, .sortable) { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table:is(.bars, .heat, .sortable) caption { padding-bottom: 6px; text-align: left; }
+table.bars { width: 100%; }
+table.bars :is(th, td) { padding: 3px 0; }
+table.bars th { width: 5.5em; text-align: left; font-weight: 400; }
+table.bars td:last-child { width: 4.2em; text-align: right; }
+table.bars div { height: 1em; min-width: 2px; border-radius: 3px; }
+table.bars tr.top :is(th, td) { font-weight: 700; }
+table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
+table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
+  background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
+table.sortable { width: 100%; }
+table.sortable :is(th, td) { padding: 6px 8px; white-space: nowrap; }
+table.sortable :is(td, th + th) { text-align: right; }
+table.sortable tbody th { text-align: left; font-weight: 600; }
+table.sortable tr { border-bottom: 1px solid var(--border-color-primary); }
+table.sortable a { text-decoration: underline; color: var(--link-text-color); }
+table.sortable button { font-weight: 600; cursor: pointer; }
+table.sortable [aria-sort] button::after { content: " ↕"; opacity: 0.5; }
+table.sortable [aria-sort=ascending] button::after { content: " ↑"; opacity: 1; }
+table.sortable [aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
+.scroll { overflow-x: auto; }
+#face .grid-container { grid-template-columns: repeat(auto-fill, 148px); grid-auto-rows: auto; }
+#face .grid-wrap { min-height: 0; height: auto; }
+p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-left: 10px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px; }
+.cards article { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
+  padding: 12px; background: var(--block-background-fill); }
+.cards h2 { margin: 0 0 2px; font-size: 1em; font-weight: 600; }
+.cards img { width: 100%; border-radius: var(--radius-md); margin-top: 8px; }
+.cards p { margin: 4px 0; }
+.frame img { width: 100%; border-radius: var(--radius-lg); }
+.frame p { font-variant-numeric: tabular-nums; }
+svg.strip { width: 100%; height: 44px; background: var(--background-fill-secondary); }
+"""
+
+HEAD = """
+<script>
+// A format that the browser cannot show (HEIC in most) leaves no broken picture: the result is shown anyway.
+for (const kind of ["error", "load"])
+  document.addEventListener(kind, ({ target }) => {
+    if (target.tagName === "IMG") target.style.visibility = kind === "error" ? "hidden" : "";
+  }, true);
+// Screen readers say what changes in these places, and what the example photos are.
+new MutationObserver(() => {
+  for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
+  for (const example of document.querySelectorAll(".gallery-item:not([aria-label])"))
+    example.ariaLabel = "Example " + (example.querySelector("img")?.src.match(/([^/]+)\\.jpg$/)?.[1] ?? "");
+}).observe(document, { childList: true, subtree: true });
+</script>
+"""

@@ -1,0 +1,137 @@
+"""Video: a clip, its annotated copy, and what every face in it shows over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+
+from fer_zoo.labels import COLORS
+from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
+
+from .readers import KEPT_SECONDS, model_input, new_file, recognizer, uploaded
+
+LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
+CLIPS = 1  # at the same time; others wait their turn
+LIMITS_IN_WORDS = (
+    f"mp4, mov, webm, mkv or avi; at most 25 MB, {LIMITS.seconds:.0f} seconds, {LIMITS.frames:,} frames and "
+    "1920x1080 pixels."
+)
+
+
+def analyse(
+    path: str, model: str, smoothing: float, progress: Callable[[float], None]
+) -> tuple[Timeline, Path, Path]:
+    """The timeline of a visitor's clip, its annotated copy and its table.
+
+    Raises:
+        gr.Error: It cannot be read, or is over a limit.
+    """
+    out, csv = new_file("faces.mp4"), new_file("faces.csv")
+    try:
+        # opened here, so that messages do not name where the server put it
+        with Path(path).open("rb") as file:
+            timeline = analyze_video(
+                file,
+                recognizer(model),
+                out=out,
+                csv=csv,
+                limits=LIMITS,
+                smoothing=smoothing,
+                progress=progress,
+            )
+    except FileNotFoundError:
+        raise gr.Error(
+            "This clip was deleted in the meantime; please add it again.", print_exception=False
+        ) from None
+    except VideoError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    return timeline, out, csv
+
+
+def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progress()) -> list:  # noqa: B008
+    """The whole screen for a clip."""
+    if path is None:
+        return nothing("Add a clip first.")
+    try:
+        timeline, out, csv = analyse(
+            path, model, smoothing, lambda share: progress(share, "Reading the clip")
+        )
+    except gr.Error as error:
+        return nothing(error.message)
+    faces = sorted({point.face for point in timeline.points})
+    found = f"{timeline.frames:,} frames, {timeline.seconds:.1f} seconds, "
+    found += f"{len(faces)} face{'' if len(faces) == 1 else 's'}." if faces else "no face found."
+    return [
+        found,
+        gr.Video(str(out), visible=True),
+        timeline,
+        gr.Column(visible=bool(faces)),
+        gr.Radio(faces, value=faces[0] if faces else None, visible=len(faces) > 1),
+        plot(timeline, faces[0]) if faces else None,
+        gr.DownloadButton(value=str(csv), visible=bool(faces)),
+    ]
+
+
+def nothing(message: str) -> list:
+    return [
+        message,
+        gr.Video(None, visible=False),
+        None,
+        gr.Column(visible=False),
+        gr.Radio([], value=None),
+        None,
+        gr.DownloadButton(value=None),
+    ]
+
+
+def plot(timeline: Timeline | None, face: int | None) -> pd.DataFrame | None:
+    """The probabilities of one face, a row a time and expression."""
+    if timeline is None or face is None:
+        return None
+    rows = [
+        (round(point.seconds, 3), name, round(100 * p, 2))
+        for point in timeline.points
+        if point.face == face
+        for name, p in point.probs.items()
+    ]
+    return pd.DataFrame(rows, columns=["seconds", "expression", "probability (%)"])
+
+
+def video_tab() -> None:
+    timeline = gr.State(time_to_live=KEPT_SECONDS)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            clip = gr.Video(label="Clip", sources=["upload"], height=320, elem_id="clip")
+            clip.preprocess = uploaded  # the file itself: nothing is converted
+            model = model_input("video-model")
+            smoothing = gr.Slider(0, 0.95, value=0.6, step=0.05, label="Smoothing over time")
+            gr.Markdown(LIMITS_IN_WORDS)
+            start = gr.Button("Read the clip", variant="primary", elem_id="read-clip")
+        with gr.Column(scale=3, min_width=300):
+            status = gr.Markdown(min_height=80, elem_id="video-status", elem_classes="status")
+            shown = gr.Video(label="Faces", visible=False, interactive=False, elem_id="annotated")
+    with gr.Column(visible=False) as details:
+        face = gr.Radio(label="Face", elem_id="video-face")
+        lines = gr.LinePlot(
+            x="seconds",
+            y="probability (%)",
+            color="expression",
+            color_map=COLORS,
+            y_lim=[0, 100],
+            height=300,
+            elem_id="timeline",
+        )
+        table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
+    start.click(
+        read_clip,
+        [clip, model, smoothing],
+        [status, shown, timeline, details, face, lines, table],
+        concurrency_limit=CLIPS,
+        concurrency_id="video",
+        api_visibility="private",
+        show_progress_on=[status],
+    )
+    face.input(plot, [timeline, face], lines, api_visibility="private", show_progress="hidden")

@@ -1,0 +1,135 @@
+"""Zoo: what every model scores, from the results files and nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import gradio as gr
+import pandas as pd
+import timm
+
+from fer_zoo.labels import EXPRESSIONS
+
+from .html import SORT, heat_table, sortable_table
+from .readers import MODELS, RESULTS, ROOT, thresholds
+
+COLUMNS = (
+    "model",
+    "test %",
+    "± 95 %",
+    "clean test %",
+    "macro-F1 %",
+    "calib. error %",
+    "parameters M",
+    "file MB",
+    "sure from %",
+    "so sure %",
+)
+NOTES = """
+*Test* is FER2013's PrivateTest, read once a weight file; *clean* leaves out the images that stand in the
+training split too, pixel for pixel; macro-F1 and calibration error (15 equal-width bins) are of clean test.
+*Sure from*: the smallest confidence from which on at least 85 % of the answers on clean validation are
+right; *so sure*: how many of its images reach that. People agree with FER2013's labels on about 65 % of
+its images.
+"""
+
+
+@cache
+def results() -> dict[str, dict]:
+    """The results file of every model that visitors can choose, in their order."""
+    files = {model: RESULTS / f"{model}.json" for model in MODELS}
+    return {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
+
+
+def table() -> str:
+    """A row a model, best on clean test first; its name links to its card on the Hub."""
+    rows = []
+    for model, result in results().items():
+        test, clean = result["splits"]["test"], result["splits"]["test_clean"]
+        sure = thresholds().get(model, {"threshold": None, "coverage": None})
+        figures = [
+            test["accuracy"],
+            test["accuracy_ci95"],
+            clean["accuracy"],
+            clean["macro_f1"],
+            clean["ece"],
+        ]
+        cells = [
+            f'<a href="https://huggingface.co/{timm.get_pretrained_cfg(model).hf_hub_id}">{model}</a>',
+            *[f"{figure:.2f}" for figure in figures],
+            f"{result['parameters'] / 1e6:.2f}",
+            f"{result['bytes'] / 1e6:.1f}",
+            "none" if sure["threshold"] is None else f"{100 * sure['threshold']:.1f}",
+            "0" if sure["coverage"] is None else f"{sure['coverage']:.1f}",
+        ]
+        rows.append((clean["accuracy"], cells))
+    rows.sort(key=lambda row: -row[0])
+    return sortable_table(COLUMNS, [cells for _, cells in rows], "What every model scores on FER2013")
+
+
+def accuracy_against_size() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "model": list(results()),
+            "parameters (millions)": [result["parameters"] / 1e6 for result in results().values()],
+            "clean test accuracy (%)": [
+                result["splits"]["test_clean"]["accuracy"] for result in results().values()
+            ],
+        }
+    )
+
+
+def recalls() -> str:
+    """Per-class recall of every model on clean test, as a table that is shaded."""
+    rows = {
+        model: [result["splits"]["test_clean"]["recall"][name] / 100 for name in EXPRESSIONS]
+        for model, result in results().items()
+    }
+    return heat_table(rows, EXPRESSIONS, "model", "Of 100 faces of each expression, how many are named so")
+
+
+def confusion(model: str) -> str:
+    counts = results()[model]["splits"]["test_clean"]["confusion"]
+    rows = {name: [n / max(1, sum(row)) for n in row] for name, row in zip(EXPRESSIONS, counts, strict=True)}
+    return heat_table(
+        rows, EXPRESSIONS, "is \\ called", f"{model}: of 100 faces of a row, how many are called what"
+    )
+
+
+def card(model: str) -> str:
+    file = ROOT / "model_cards" / f"{model}.md"
+    # a card begins with the Hub's front matter, which is for machines
+    text = file.read_text().split("---\n", 2)[-1] if file.exists() else ""
+    return text or f"The card of {model} is not part of this installation."
+
+
+def choose(model: str) -> tuple[str, str]:
+    return confusion(model), card(model)
+
+
+def zoo_tab() -> None:
+    first = next(iter(results()))
+    gr.HTML(table(), js_on_load=SORT, elem_id="zoo-table", apply_default_css=False)
+    gr.Markdown(NOTES)
+    points = accuracy_against_size()
+    size, accuracy = points["parameters (millions)"], points["clean test accuracy (%)"]
+    gr.ScatterPlot(
+        points,
+        x=size.name,
+        y=accuracy.name,
+        color="model",
+        x_lim=[0, 1.1 * size.max()],
+        y_lim=[accuracy.min() - 1, accuracy.max() + 1],
+        height=260,
+        elem_id="zoo-plot",
+    )
+    model = gr.Dropdown(list(results()), value=first, label="Look closer at", elem_id="zoo-model")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            gr.HTML(recalls(), elem_id="zoo-recall", apply_default_css=False)
+        with gr.Column(min_width=300):
+            matrix = gr.HTML(confusion(first), elem_id="zoo-confusion", apply_default_css=False)
+    with gr.Accordion("Its card", open=False):
+        text = gr.Markdown(card(first), elem_id="zoo-card")
+    model.input(choose, model, [matrix, text], api_visibility="private", show_progress="hidden")

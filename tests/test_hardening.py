@@ -1,0 +1,140 @@
+"""The Space under input that is broken, hostile or simultaneous; the long forms run by `pytest -m long`."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from fer_zoo.images import ImageError, load_image
+from space.readers import MODELS, recognizer
+
+
+def mutated(photo: bytes, dice: random.Random) -> bytes:
+    """The photo with some bytes changed, cut out, doubled or cut off, the head as often as the rest."""
+    data = bytearray(photo)
+    for _ in range(dice.randint(1, 20)):
+        at = dice.randrange(min(len(data), dice.choice([64, 700, len(data)])))
+        match dice.randrange(4):
+            case 0:
+                data[at] = dice.randrange(256)
+            case 1:
+                del data[at : at + dice.randrange(1, 64)]
+            case 2:
+                data[at:at] = data[at : at + dice.randrange(1, 64)]
+            case 3 if dice.random() < 0.2:
+                del data[max(at, 100) :]
+        data = data or bytearray(1)
+    return bytes(data)
+
+
+def read_mutated(photos: list[bytes], count: int) -> tuple[int, int]:
+    """How many of `count` mutated photos were read and how many refused in one sentence."""
+    dice, read, refused = random.Random(0), 0, 0
+    reader = recognizer(MODELS[0], whole=True)
+    for number in range(count):
+        try:
+            reader(load_image(mutated(photos[number % len(photos)], dice)))
+            read += 1
+        except ImageError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(error).endswith(".")
+    return read, refused
+
+
+@pytest.fixture
+def photos(examples, tmp_path) -> list[bytes]:
+    """One photo as a JPEG, PNG, WebP, GIF and TIFF file, small, so that damage is felt."""
+    photo = load_image(examples / "astronaut.jpg").resize((96, 96))
+    files = []
+    for kind in ("jpeg", "png", "webp", "gif", "tiff"):
+        photo.save(tmp_path / f"photo.{kind}")
+        files.append((tmp_path / f"photo.{kind}").read_bytes())
+    return files
+
+
+def test_mutated_photos_are_read_or_refused(photos):
+    read, refused = read_mutated(photos, 50)
+    assert read and refused
+
+
+@pytest.mark.long
+def test_a_thousand_mutated_photos_leave_nothing_behind(photos):
+    import psutil
+
+    read_mutated(photos, 200)
+    before = psutil.Process().memory_info().rss
+    read, refused = read_mutated(photos, 1000)
+    assert read and refused
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+
+
+def test_threads_and_models_at_once_give_no_wrong_map(examples):
+    check_maps(examples, rounds=2)
+
+
+@pytest.mark.long
+def test_threads_and_models_for_long_give_no_wrong_map(examples):
+    check_maps(examples, rounds=50)
+
+
+def check_maps(examples, rounds: int) -> None:
+    faces = [recognizer(MODELS[0])(examples / name)[0] for name in ("astronaut.jpg", "grace_hopper.jpg")]
+    jobs = [(model, face) for model in MODELS for face in faces]
+    alone = [recognizer(model).explain(face) for model, face in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda job: recognizer(job[0]).explain(job[1]), jobs * rounds))
+    for found, wanted in zip(together, alone * rounds, strict=True):
+        assert found.flat == wanted.flat
+        for name, heat in wanted.maps.items():
+            np.testing.assert_allclose(found.maps[name], heat, atol=1e-5)
+
+
+NONSENSE = [
+    [],
+    ["text", None, False],
+    [5, 5, 5],
+    [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, MODELS[0], False],
+    [{"path": "\0", "meta": {"_type": "gradio.FileData"}}, MODELS[0], False],
+    [{"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}}, MODELS[0], False],
+    [{"path": None, "meta": {"_type": "gradio.FileData"}}, ["a"], {"b": 1}],
+    [[{"path": "../../x", "meta": {"_type": "gradio.FileData"}}], MODELS[0], False],
+]
+
+
+def test_nonsense_gives_neither_path_nor_traceback(app):
+    answers = []
+    with httpx.Client(base_url=f"{app.url}/gradio_api", timeout=60) as http:
+        for name in ("predict", "predict_batch", "video"):
+            for data in NONSENSE:
+                call = http.post(f"/call/{name}", json={"data": data}).json()
+                answers.append(http.get(f"/call/{name}/{call['event_id']}").text)
+                assert answers[-1].startswith("event: error")
+        events = len(http.get("/../config").json()["dependencies"])
+        for number in [*range(events), 999, -1]:  # the screens' own events, too
+            for data in ([], [None] * 9):
+                body = {"data": data, "fn_index": number, "session_hash": "nonsense"}
+                answers.append(http.post("/queue/join", json=body).text)
+        answers.append(http.get("/queue/data", params={"session_hash": "nonsense"}).text)
+        answers.append(http.get("/file=/etc/passwd").text.replace("/etc/passwd", ""))
+    for text in [*answers, app.log.read_text()]:
+        assert "Traceback" not in text
+        assert not any(place in text for place in ("/gradio/", "/space/", "site-packages", "/etc/"))
+
+
+@pytest.mark.parametrize("name", ["ä ö.jpg", "a'b\"c.jpg", "<b>x</b>.jpg", "x" * 200 + ".jpg", "%2e%2e.jpg"])
+def test_odd_names_are_only_names(app, examples, tmp_path, name):
+    client = Client(app.url, verbose=False)
+    (tmp_path / name.replace("/", "")).write_bytes((examples / "astronaut.jpg").read_bytes())
+    assert client.predict(handle_file(tmp_path / name.replace("/", "")), api_name="/predict")
+
+
+def test_too_many_photos_are_refused(app, examples):
+    client = Client(app.url, verbose=False)
+    with pytest.raises(AppError, match="1 to 32 photos"):
+        client.predict([handle_file(examples / "astronaut.jpg")] * 33, api_name="/predict_batch")

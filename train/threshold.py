@@ -1,0 +1,82 @@
+"""Finds how confident each packaged model must be before the Space calls its answer sure.
+
+    python train/threshold.py --data SOURCE
+
+The threshold is the smallest confidence from which on at least 85 % of the answers on clean validation are
+right. It is written with its coverage, the share of images that reach it; null where no threshold does.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import precision_recall_curve
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo import Recognizer
+from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.models import WEIGHTS_DIR
+from train.cli import add_data_arguments, create_parser, load_data, run
+from train.evaluate import RESULTS_DIR
+from train.files import sha256, write_atomic
+
+PRECISION = 0.85
+
+
+def threshold(confidence: np.ndarray, right: np.ndarray, precision: float = PRECISION) -> dict:
+    """The smallest confidence whose answers are right often enough.
+
+    Args:
+        confidence: float (N,), 0 to 1.
+        right: bool (N,).
+        precision: The share of answers at or above the threshold that must be right.
+
+    Returns:
+        JSON-able: `n`, `threshold`, and over the answers that reach it `precision` and `coverage`, in
+        percent; these three are None where no threshold does it.
+    """
+    reached, _, thresholds = precision_recall_curve(right, confidence)
+    good = reached[:-1] >= precision  # the curve's last point belongs to no threshold
+    if not good.any():
+        return {"n": len(right), "threshold": None, "precision": None, "coverage": None}
+    first = int(good.argmax())
+    return {
+        "n": len(right),
+        "threshold": float(thresholds[first]),
+        "precision": 100 * float(reached[first]),
+        "coverage": 100 * float((confidence >= thresholds[first]).mean()),
+    }
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, default=RESULTS_DIR / "thresholds.json")
+    args = parser.parse_args()
+    data = load_data(args)
+    clean = data.clean("validation")
+    labels = data["validation"].labels[clean]
+    images = [Image.fromarray(image) for image in data["validation"].images[clean]]
+    models = {}
+    for path in sorted(WEIGHTS_DIR.glob("*.safetensors")):
+        # read as the Space reads them, whatever the recogniser does to the logits
+        faces = [face for (face,) in Recognizer(path.stem, faces="whole")(images)]
+        right = np.array([f.label == EXPRESSIONS[label] for f, label in zip(faces, labels, strict=True)])
+        found = threshold(np.array([face.confidence for face in faces]), right)
+        models[path.stem] = {"sha256": sha256(path)} | found
+        print(path.stem, {key: value and round(value, 3) for key, value in found.items()})
+    results = {
+        "command": "python train/threshold.py",
+        "split": "validation_clean",
+        "data": data.fingerprint,
+        "wanted_precision": 100 * PRECISION,
+        "models": models,
+    }
+    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -80,9 +80,31 @@ def speed_table() -> str:
     return "\n".join(rows)
 
 
+def onnx_table() -> str:
+    """PyTorch, ONNX and ONNX in int8, a row a weight file."""
+    rows = [
+        "| one face, ms / 64 at once, faces/s | PyTorch | ONNX | ONNX int8 | int8 costs, points |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, row in json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())["models"].items():
+        cells = [
+            f"{ms['1']:.2f} / {row['faces_per_second'][kind]['64']:,.0f}"
+            for kind, ms in row["milliseconds"].items()
+        ]
+        loss = row["accuracy"]["torch"] - row["accuracy"]["onnx_int8"]
+        rows.append(f"| `{name}` | {' | '.join(cells)} | {loss:.2f} |")
+    return "\n".join(rows)
+
+
 def with_tables(readme: str) -> str:
     """`readme` with each table between its two markers."""
-    tables = {"zoo": zoo_table, "cv": cv_table, "speed": speed_table, "robustness": robustness.table}
+    tables = {
+        "onnx": onnx_table,
+        "zoo": zoo_table,
+        "robustness": robustness.table,
+        "cv": cv_table,
+        "speed": speed_table,
+    }
     for name, table in tables.items():
         head, _, rest = readme.partition(f"<!-- {name} -->")
         _, _, tail = rest.partition(f"<!-- /{name} -->")

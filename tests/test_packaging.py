@@ -1,5 +1,6 @@
 """The wheel and the Space as others install them."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from launch import ROOT
 import fer_zoo
 from fer_zoo.models import WEIGHTS_DIR
 from train.app_process import running_app
+from train.evaluate import RESULTS_DIR
 from train.hub_folder import write_space
 
 # Predicts while every connection fails; prints a label and which extras are there.
@@ -106,3 +108,20 @@ def test_one_version_and_who_to_cite():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["license"] == project["project"]["license"]
     assert {"cff-version", "message", "title", "authors"} <= citation.keys() and "version" not in citation
+
+
+def test_dataset_card_has_the_audits_figures():
+    audit = json.loads((RESULTS_DIR / "audit.json").read_text())
+    card = RepoCard.load(ROOT / "model_cards" / "dataset.md")
+    assert [file["split"] for file in card.data.to_dict()["configs"][0]["data_files"]] == list(
+        audit["splits"]
+    )
+    for split, row in audit["splits"].items():
+        figures = [row["images"], *row["classes"].values(), row["repeats"]]
+        assert re.search(
+            rf"^\| {split} \| \w+ \| {' . '.join(f'{n:,}' for n in figures)} \|$", card.text, re.M
+        )
+    for overlap in audit["overlaps"]:
+        if "train" in overlap["splits"]:
+            other = next(split for split in overlap["splits"] if split != "train")
+            assert f"{overlap['images'][other]} {other} images" in card.text

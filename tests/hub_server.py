@@ -90,8 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         self.cut = (fault := self.server.fault(self.command, path)) == "cut"
         size = int(self.headers.get("Content-Length", 0))
         if self.cut and size:  # an upload that breaks off
-            self.rfile.read(size // 2)
-            self.close_connection = True
+            self.close_connection = bool(self.rfile.read(size // 2))
             return
         body = self.rfile.read(size)
         try:

@@ -151,6 +151,18 @@ def test_all_to_another_owner_in_private(hub, command):
     assert command("model", "--all", "--repo", "me/one")[0] == 2
 
 
+def test_a_space_is_exactly_its_folder(hub, command):
+    assert command("space", "--repo", "me")[0] == 0
+    repo = hub.repos["space", "me/fer-zoo"]
+    assert {"app.py", "fer_zoo/recognizer.py", "requirements.txt"} <= hub.files(
+        "me/fer-zoo", kind="space"
+    ).keys()
+    repo.commit("main", hub.files("me/fer-zoo", kind="space") | {"old.py": b"pass"})
+    assert "me/fer-zoo: deleted old.py\n" in command("space", "--repo", "me")[1]
+    assert "old.py" not in hub.files("me/fer-zoo", kind="space")
+    assert command("space", "--repo", "me") == (0, "me/fer-zoo is up to date\n")
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [

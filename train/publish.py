@@ -90,11 +90,7 @@ def publish(api: HfApi, folder: Path, repo: str, repo_type: str, args: argparse.
             print(f"{repo}: nothing was sent; what would be is in {folder}")
         else:
             print(f"published: {push(api, folder, repo, repo_type, args.revision, args.private)}")
-    except (
-        HTTPError,
-        RuntimeError,
-        ConnectionError,
-    ) as error:  # the client wraps a failed upload in the second
+    except (HTTPError, RuntimeError, ConnectionError) as error:  # a failed upload comes as RuntimeError
         raise ValueError(explain(error, repo)) from error
 
 

@@ -53,7 +53,7 @@ def build() -> gr.Blocks:
                 with gr.Tab(name):
                     tab()
         endpoints()
-    return app.queue(default_concurrency_limit=2, max_size=MAX_WAITING)
+    return app.queue(status_update_rate=2, default_concurrency_limit=2, max_size=MAX_WAITING)
 
 
 def main() -> None:

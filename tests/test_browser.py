@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 from fer_zoo.labels import EXPRESSIONS
 from space.readers import MODELS
 from train.benchmark_live import film
+from train.screenshot import clip_of
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -216,7 +216,7 @@ def test_live_follows_a_face_until_it_is_stopped(page):
 def test_clip_gives_annotated_clip_timeline_and_table(page, tmp_path):
     open_tab(page, "Video")
     page.set_input_files(
-        "#clip input[type=file]", clip_of(film(tmp_path / "film.mjpeg", 20), tmp_path / "clip.mp4")
+        "#clip input[type=file]", clip_of(film(tmp_path / "film.mjpeg", frames=20), tmp_path / "clip.mp4")
     )
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
@@ -234,19 +234,6 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, tmp_path):
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
-
-
-def clip_of(camera: Path, path: Path) -> Path:
-    """The same frames as H.264."""
-    import av
-
-    with av.open(camera, format="mjpeg") as frames, av.open(path, "w") as out:
-        stream = out.add_stream("h264", rate=15, width=640, height=480)
-        for frame in frames.decode(video=0):
-            frame.pts = None
-            out.mux(stream.encode(frame.reformat(format="yuv420p")))
-        out.mux(stream.encode())
-    return path
 
 
 def test_compare_shows_every_model(page, examples):

@@ -9,6 +9,7 @@ app's; it is sampled over the whole time, over as many recordings as that takes.
 
 import itertools
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -52,8 +53,8 @@ WATCH = """
 """
 
 
-def film(path: Path, frames: int = FRAMES) -> Path:
-    """The astronaut's face, which moves a little, as motion JPEG."""
+def film(path: Path, frames: int = FRAMES, numbered: bool = True) -> Path:
+    """The astronaut's face, which moves a little, as motion JPEG; its frames carry their number or not."""
     with Image.open(ROOT / "examples" / "astronaut.jpg") as photo:
         photo = photo.crop((60, 0, 444, 288)).resize((800, 600), Image.Resampling.BICUBIC)
     with path.open("wb") as file:
@@ -61,12 +62,24 @@ def film(path: Path, frames: int = FRAMES) -> Path:
             shift = abs(number % 128 - 64)
             frame = photo.crop((shift, 20, shift + SIZE[0], 20 + SIZE[1]))
             draw = ImageDraw.Draw(frame)
-            for bit in range(8):
+            for bit in range(8 if numbered else 0):
                 for left in (0, SIZE[0] - BLOCK):
                     color = "white" if number >> bit & 1 else "black"
                     draw.rectangle((left, bit * BLOCK, left + BLOCK, (bit + 1) * BLOCK), fill=color)
             frame.save(file, "JPEG", quality=90)
     return path
+
+
+def open_browser(playwright, camera: Path):
+    """Chromium with a film for a camera."""
+    return playwright.chromium.launch(
+        executable_path=shutil.which("chromium"),
+        args=[
+            "--headless=new", "--no-sandbox", "--disable-gpu",
+            "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-video-capture={camera}",
+        ],
+    )  # fmt: skip
 
 
 def start_recording(page) -> None:
@@ -81,14 +94,7 @@ def measure(seconds: float) -> dict:
 
     with tempfile.TemporaryDirectory() as folder, running_app() as app, sync_playwright() as playwright:
         camera = film(Path(folder) / "camera.mjpeg")
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=[
-                "--headless=new", "--no-sandbox", "--disable-gpu",
-                "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={camera}",
-            ],
-        )  # fmt: skip
+        browser = open_browser(playwright, camera)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(app.url)
         page.get_by_role("tab", name="Live").click()
@@ -128,17 +134,11 @@ def main() -> None:
     args = parser.parse_args()
     results = {
         "command": f"python train/benchmark_live.py --seconds {args.seconds:g}",
-        "hardware": f"{platform.machine()} CPU, {psutil_cores()} cores, browser and app together",
+        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, browser and app together",
         "camera": f"{SIZE[0]}x{SIZE[1]} at {FPS} frames/s, one face",
     } | measure(args.seconds)
     write_atomic(args.out, json.dumps(results, indent=2) + "\n")
     print(json.dumps(results))
-
-
-def psutil_cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fer-zoo", description="Read facial expressions in photos and clips."
-    )
+    parser = argparse.ArgumentParser(prog="fer-zoo", description="Read facial expressions in pictures.")
     parser.add_argument("--version", action="version", version=f"fer-zoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 VideoSource = str | Path | BinaryIO
 
-# Containers of clips. Others that FFmpeg knows are lists of further files or addresses, which are never followed.
+# Containers of clips. Some others that FFmpeg knows are lists of files or addresses that it would open.
 CONTAINERS = "mov,matroska,avi,mpegts"
 
 # Sound in these is copied into the mp4 as it is; browsers play no other sound there.
@@ -92,9 +92,9 @@ class VideoReader:
             file.seek(0)
             try:
                 container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
-            except (av.FFmpegError, ValueError) as error:
+            except (av.FFmpegError, OSError, ValueError) as error:
                 raise VideoError(
-                    f"{self._name} is not a clip that can be read, such as mp4, mov or webm, or it is cut short."
+                    f"{self._name} is not a clip that can be read, such as mp4, mov or webm, or is cut short."
                 ) from error
             self._container = stack.enter_context(container)
             self._video = self._find_video()
@@ -146,7 +146,7 @@ class VideoReader:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # cut short: what came before it counts
+            except (av.FFmpegError, OSError):  # cut short: what came before it counts
                 packet = None
             if packet is None:
                 break
@@ -265,7 +265,7 @@ class VideoWriter:
         # BT.709, so that players need not guess
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         self._video = stream
-        if self._reader.sound is not None and self._reader.sound.codec_context.name in SOUND:
+        if self._reader.sound is not None and self._reader.sound.codec_context.codec.canonical_name in SOUND:
             self._sound = self._container.add_stream_from_template(self._reader.sound)
         for packet in self._early:
             self.write_sound(packet)

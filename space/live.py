@@ -31,6 +31,7 @@ MAX_FRAME = 4_000_000  # characters of a frame as it arrives
 DETECTION_SIDE = 360  # pixels; finds faces of a 15th of the frame's width in a third of the time
 STRIP_SECONDS = 30
 STRIP_STEP = 0.25  # seconds; a column of the strip
+STRIP_FACES = 4  # the latest
 
 START = "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes."
 
@@ -142,7 +143,7 @@ def strip(session: Session, now: float) -> str:
     """The last half minute, a row a face: the colour is the expression, the height its probability."""
     numbers = sorted({number for _, seen in session.strip for number in seen})
     rows = []
-    for number in numbers[-4:]:
+    for number in numbers[-STRIP_FACES:]:
         columns = "".join(
             f'<rect x="{STRIP_SECONDS - (now - then):.2f}" y="{1 - seen[number][1]:.2f}" '
             f'width="{STRIP_STEP * 1.5}" height="{seen[number][1]:.2f}" fill="{COLORS[seen[number][0]]}"/>'

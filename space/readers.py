@@ -57,18 +57,27 @@ def new_file(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=get_upload_folder())) / name
 
 
+def open_uploaded(path: str) -> io.BytesIO:
+    """A visitor's file; its name is the one that the visitor gave it, without where the server put it.
+
+    Raises:
+        FileNotFoundError: It was deleted in the meantime.
+    """
+    file = io.BytesIO(Path(path).read_bytes())
+    file.name = Path(path).name
+    return file
+
+
 def read_image(path: str) -> Image.Image:
     """A visitor's photo.
 
     Raises:
-        ImageError: It cannot be read; the message names the visitor's file, not where the server put it.
+        ImageError: It cannot be read.
     """
     try:
-        file = io.BytesIO(Path(path).read_bytes())
+        return load_image(open_uploaded(path))
     except FileNotFoundError:
         raise ImageError("This photo was deleted in the meantime; please add it again.") from None
-    file.name = Path(path).name
-    return load_image(file)
 
 
 def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Face]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from fer_zoo.labels import COLORS
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
-from .readers import KEPT_SECONDS, model_input, new_file, recognizer, uploaded
+from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
 CLIPS = 1  # at the same time; others wait their turn
@@ -31,17 +31,15 @@ def analyse(
     """
     out, csv = new_file("faces.mp4"), new_file("faces.csv")
     try:
-        # opened here, so that messages do not name where the server put it
-        with Path(path).open("rb") as file:
-            timeline = analyze_video(
-                file,
-                recognizer(model),
-                out=out,
-                csv=csv,
-                limits=LIMITS,
-                smoothing=smoothing,
-                progress=progress,
-            )
+        timeline = analyze_video(
+            open_uploaded(path),
+            recognizer(model),
+            out=out,
+            csv=csv,
+            limits=LIMITS,
+            smoothing=smoothing,
+            progress=progress,
+        )
     except FileNotFoundError:
         raise gr.Error(
             "This clip was deleted in the meantime; please add it again.", print_exception=False

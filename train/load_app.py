@@ -3,8 +3,8 @@
     python train/load_app.py --seconds 120
 
 Every visitor has a photo of one megapixel of its own, with one face at a place of its own, so a wrong or
-another's answer is noticed. With --leaving 0.3, three in ten close the connection before the answer comes. App
-and visitors share the machine; what the visitors cost is in the table.
+another's answer is noticed. With --leaving 0.3, three requests in ten are given up before the answer comes.
+App and visitors share the machine; what the visitors cost is in the table.
 """
 
 import asyncio

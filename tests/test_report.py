@@ -122,6 +122,7 @@ def test_a_failing_step_is_named(tmp_path):
         run_all([good, bad], 2, tmp_path / "logs")
 
 
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_conditions_change_faces_and_keep_their_form(name):
     images = torch.from_numpy(draw(waves=True)["validation"][0]).unsqueeze(1)

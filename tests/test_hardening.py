@@ -58,6 +58,7 @@ def photos(examples, tmp_path) -> list[bytes]:
     return files
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_mutated_photos_are_read_or_refused(photos):
     read, refused = read_mutated(photos, 50)
     assert read and refused

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 
 # Read by gradio on import: no usage statistics leave this machine.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -65,6 +66,7 @@ def main() -> None:
     except (ModelError, DetectorError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    warnings.filterwarnings("ignore", module="PIL")  # on damaged photos, with paths of this machine
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that files are deleted
     with TemporaryDirectory(prefix="fer-zoo-") as files:
         os.environ["GRADIO_TEMP_DIR"] = files

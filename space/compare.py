@@ -52,7 +52,7 @@ def compare(path: str | None, whole: bool, expression: str) -> list:
 
 
 def ask(model: str, crop: Image.Image) -> Answer:
-    reader = recognizer(model, whole=True)
+    reader = recognizer(model, "whole")
     seconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()

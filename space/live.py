@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 
-import cv2
 import gradio as gr
-import numpy as np
 from gradio.data_classes import ImageData
 from PIL import Image
 
 from fer_zoo.drawing import draw_faces, overlay
-from fer_zoo.faces import Detection, FaceDetector, face_frame
+from fer_zoo.faces import Detection, face_frame
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.labels import COLORS
-from fer_zoo.recognizer import Recognizer
 from fer_zoo.tracking import Track, Tracker
 
 from .html import bars, picture
@@ -28,37 +24,11 @@ TIME_LIMIT = 120  # seconds of one recording; who wants more clicks again
 EVERY = 0.08  # seconds between two frames that the browser sends; a newer one takes an older one's place
 VISITORS = 2  # who are served at the same time; others wait their turn
 MAX_FRAME = 4_000_000  # characters of a frame as it arrives
-DETECTION_SIDE = 360  # pixels; finds faces of a 15th of the frame's width in a third of the time
 STRIP_SECONDS = 30
 STRIP_STEP = 0.25  # seconds; a column of the strip
 STRIP_FACES = 4  # the latest
 
 START = "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes."
-
-
-class Reduced:
-    """Looks for faces in a smaller copy of the frame; they are still cut out of the frame itself."""
-
-    def __init__(self, detector: FaceDetector):
-        self.detector = detector
-
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
-        scale = min(1.0, DETECTION_SIDE / max(rgb.shape[:2]))
-        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return [
-            replace(
-                found,
-                box=tuple(value / scale for value in found.box),
-                landmarks=None if found.landmarks is None else found.landmarks / scale,
-            )
-            for found in self.detector.detect(small)
-        ]
-
-
-@cache
-def quick_recognizer(model: str) -> Recognizer:
-    reader = recognizer(model)
-    return Recognizer(reader.model, faces=Reduced(reader.detector))
 
 
 @dataclass
@@ -104,7 +74,7 @@ def read_frame(
         raise gr.Error(str(error), print_exception=False) from None
     session = session or Session()
     session.tracker.smoothing = smoothing
-    tracks = session.tracker.update(quick_recognizer(model)(image), started)
+    tracks = session.tracker.update(recognizer(model)(image), started)
     tracks.sort(key=lambda track: track.number)
     session.remember(tracks, started)
     if heat:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import cv2
 import gradio as gr
+import numpy as np
 import timm
 from gradio.data_classes import FileData, ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import nn
 
+from fer_zoo.faces import Detection, FaceDetector, get_detector
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.recognizer import PREFERRED, Face, Recognizer, load_model
 
@@ -24,6 +28,8 @@ RESULTS = ROOT / "model_cards" / "results"
 
 KEPT_SECONDS = 3600
 MAX_FACES = 50  # of one photo, the largest
+REDUCTION = 0.6  # of a picture's size, where faces are looked for
+REDUCED_SIDE = 360  # pixels; the longer side is not reduced below this
 FACE_SIZE = 384  # pixels of a face and its map on the screen
 
 # Weights that need no download, best architecture first. Visitors choose among these only.
@@ -38,9 +44,38 @@ def network(model: str) -> nn.Module:
     return load_model(model)
 
 
+class Reduced:
+    """Looks for faces in a smaller copy, in less than half the time; they are cut out of the picture itself.
+
+    MTCNN finds faces from 24 pixels on, so those under 40 pixels are missed: the models read 48.
+    """
+
+    def __init__(self, detector: FaceDetector):
+        self.detector = detector
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        longest = max(rgb.shape[:2])
+        scale = min(1.0, max(REDUCTION, REDUCED_SIDE / longest))
+        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return [
+            replace(
+                found,
+                box=tuple(value / scale for value in found.box),
+                landmarks=None if found.landmarks is None else found.landmarks / scale,
+            )
+            for found in self.detector.detect(small)
+        ]
+
+
 @cache
-def recognizer(model: str, whole: bool = False) -> Recognizer:
-    return Recognizer(network(model), faces="whole" if whole else "auto")
+def detector(faces: str) -> FaceDetector:
+    return Reduced(detector("auto")) if faces == "reduced" else get_detector(faces)
+
+
+@cache
+def recognizer(model: str, faces: str = "reduced") -> Recognizer:
+    """A model with a detector: "reduced", or one of `fer_zoo.faces.DETECTORS`."""
+    return Recognizer(network(model), faces=detector(faces))
 
 
 def uploaded(file: ImageData | FileData | None) -> str | None:
@@ -82,7 +117,7 @@ def read_image(path: str) -> Image.Image:
 
 def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Face]]:
     image = read_image(path)
-    return image, recognizer(model, whole)(image)[:MAX_FACES]
+    return image, recognizer(model, "whole" if whole else "reduced")(image)[:MAX_FACES]
 
 
 def photo_input(elem_id: str) -> gr.Image:

@@ -21,7 +21,8 @@ class Blocks(gr.Blocks):
     async def process_api(self, *args, **kwargs):
         try:
             return await super().process_api(*args, **kwargs)
-        except gr.Error:
+        except gr.Error as error:
+            error.print_exception = False  # some are Gradio's own, such as a slider's
             raise
         except Exception as error:  # pydantic's, Gradio's, the components', our own
             place = traceback.extract_tb(error.__traceback__)[-1]

@@ -33,7 +33,7 @@ def analyse(
     try:
         timeline = analyze_video(
             open_uploaded(path),
-            recognizer(model),
+            recognizer(model, "auto"),  # `analyze_video` reduces the frames itself
             out=out,
             csv=csv,
             limits=LIMITS,

@@ -36,7 +36,7 @@ def mutated(photo: bytes, dice: random.Random) -> bytes:
 def read_mutated(photos: list[bytes], count: int) -> tuple[int, int]:
     """How many of `count` mutated photos were read and how many refused in one sentence."""
     dice, read, refused = random.Random(0), 0, 0
-    reader = recognizer(MODELS[0], whole=True)
+    reader = recognizer(MODELS[0], "whole")
     for number in range(count):
         try:
             reader(load_image(mutated(photos[number % len(photos)], dice)))
@@ -65,6 +65,7 @@ def test_mutated_photos_are_read_or_refused(photos):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_a_thousand_mutated_photos_leave_nothing_behind(photos):
     import psutil
 

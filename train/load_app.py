@@ -23,7 +23,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo import Recognizer
+from space.readers import recognizer
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
@@ -143,8 +143,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     photos = [photo(visitor) for visitor in range(args.visitors)]
-    reader = Recognizer(MODEL)
-    wanted = [[face.to_dict() for face in reader(image)] for image in photos]
+    wanted = [[face.to_dict() for face in recognizer(MODEL)(image)] for image in photos]
     assert all(len(faces) == 1 for faces in wanted), "every photo has one face"
     options = f"--visitors {args.visitors} --seconds {args.seconds:g} --leaving {args.leaving:g}"
     results = {

@@ -218,7 +218,8 @@ class VideoWriter:
         self._reader = reader
         self._video = self._sound = None
         self._early: list[Any] = []  # packets of the sound before the first frame
-        self._pts = self._sound_dts = -1
+        self._pts = -1
+        self._sound_dts = -math.inf  # an encoder's warm-up stands before zero
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -94,5 +94,5 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on after the last finished epoch", file=sys.stderr)
+        print("interrupted: the same command goes on where it was", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,274 @@
+"""Labels a dataset of any size: every face of every picture, with its box and probabilities, as parquet.
+
+    accelerate launch train/label.py --data owner/photos --model fer_cbam --out runs/photos
+    accelerate launch train/label.py --data owner/photos --streaming --out runs/photos     # no download first
+    accelerate launch train/label.py --data path/to/faces --faces whole --out runs/faces
+
+The processes share the work by parts, a file each. Row n of all parts, in the order of their names, is row n
+of the source; a picture that cannot be read keeps its row, with what is wrong with it. Killed and started
+again, finished parts stay and the others are made.
+"""
+
+import hashlib
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from accelerate import Accelerator
+from datasets import Dataset, Features, Image, IterableDataset, load_dataset
+from PIL.Image import Image as Picture
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fer_zoo import Recognizer
+from fer_zoo.data import DataError
+from fer_zoo.faces import DETECTORS
+from fer_zoo.images import ImageError, load_image
+from fer_zoo.recognizer import default_model
+from train.cli import create_parser, run
+from train.files import sha256
+from train.run_dir import RunDir
+
+# A batch of pictures is closed early when it holds so many pixels, which bounds memory.
+BATCH_PIXELS = 50_000_000
+
+# Rows of a part, of sources that can be cut anywhere; what a kill costs is less than one part a process.
+PART_ROWS = 4096
+
+# Of streams, which can be cut only where their files or row groups end.
+MAX_PARTS = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures to label, cut into parts.
+
+    Attributes:
+        rows: Of the one column `image`, not decoded.
+        parts: How many.
+        size: What is known of the number of rows without reading them, to tell two sources apart.
+    """
+
+    rows: Dataset | IterableDataset
+    parts: int
+    size: str
+
+    def part(self, index: int) -> Dataset | IterableDataset:
+        """The rows of a part."""
+        return self.rows.shard(num_shards=self.parts, index=index, contiguous=True)
+
+    def count(self, parts: Iterable[int]) -> int | None:
+        """Rows of some parts, or None where only reading them would tell."""
+        return sum(len(self.part(i)) for i in parts) if isinstance(self.rows, Dataset) else None
+
+
+def open_source(
+    name: str, *, config: str | None, split: str | None, column: str | None, streaming: bool
+) -> Source:
+    """Opens a dataset on the Hub, a folder of pictures or parquet files, or one parquet file.
+
+    Args:
+        name: A dataset id or a path.
+        config: Of a dataset on the Hub that has several.
+        split: May be None where there is but one.
+        column: Of the pictures; may be None where there is but one such.
+        streaming: Read while labelling, without a copy on this machine's disk.
+
+    Raises:
+        DataError: It cannot be opened, or has no such split or column.
+    """
+    path = Path(name)
+    if path.is_file():
+        load = partial(load_dataset, "parquet", data_files=str(path))
+    else:
+        load = partial(load_dataset, str(path) if path.is_dir() else name, config)
+    try:
+        splits = load(streaming=streaming)
+    except Exception as error:  # of many kinds, and each means the same to the reader
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(
+            f"'{name}' is no dataset on the Hub, folder or parquet file of pictures ({reason})"
+        ) from error
+    rows = splits[_choose("split", split, list(splits), list(splits), name)]
+    features = rows.features or Features()
+    images = [key for key, kind in features.items() if isinstance(kind, Image)]
+    column = _choose("column", column, images, list(features), name)
+    rows = rows.select_columns(column).cast_column(column, Image(decode=False))
+    rows = rows if column == "image" else rows.rename_column(column, "image")
+    if isinstance(rows, IterableDataset):
+        rows = rows.reshard()
+        return Source(rows, max(1, min(rows.num_shards, MAX_PARTS)), f"{rows.num_shards} pieces")
+    return Source(rows, max(1, math.ceil(len(rows) / PART_ROWS)), f"{len(rows)} rows")
+
+
+def _choose(kind: str, wanted: str | None, likely: list[str], there: list[str], name: str) -> str:
+    if wanted is None and len(likely) == 1:
+        return likely[0]
+    if wanted in there:
+        return wanted
+    problem = f"no {kind} {wanted}" if wanted else f"not one {kind} of pictures"
+    raise DataError(f"'{name}' has {problem}: choose by --{kind} among {', '.join(there) or 'none'}")
+
+
+class Labeler:
+    """Turns pictures into rows of parquet.
+
+    Args:
+        recognizer: What finds and reads the faces.
+        batch_size: Pictures that go through it at once.
+
+    Attributes:
+        schema: `path` (where the source has one), `faces` (largest first: `box` in pixels of the upright
+            picture, `score` of the detector, `label`, its probability `confidence`, and all `probs`), and
+            `error`, null for a picture that was read.
+    """
+
+    def __init__(self, recognizer: Recognizer, batch_size: int):
+        self.recognizer = recognizer
+        self.batch_size = batch_size
+        face = {
+            "box": pa.list_(pa.float32(), 4),
+            "score": pa.float32(),
+            "label": pa.string(),
+            "confidence": pa.float32(),
+            "probs": pa.struct(dict.fromkeys(recognizer.labels, pa.float32())),
+        }
+        faces = pa.list_(pa.struct(face))
+        self.schema = pa.schema({"path": pa.string(), "faces": faces, "error": pa.string()})
+
+    def write(self, rows: Iterable[dict[str, Any]], file: Path, bar: tqdm) -> None:
+        """Labels a part into a file that is whole or absent."""
+        unfinished = file.with_name(file.name + ".tmp")
+        with pq.ParquetWriter(unfinished, self.schema) as writer:
+            for batch in self._batches(rows):
+                writer.write_table(pa.Table.from_pylist(self._label(batch), self.schema))
+                bar.update(len(batch))
+        os.replace(unfinished, file)
+
+    def _batches(self, rows: Iterable[dict[str, Any]]) -> Iterator[list[tuple[str | None, Picture | str]]]:
+        """Path, and either the picture or what is wrong with it."""
+        batch, pixels = [], 0
+        for row in rows:
+            image = row["image"] or {"bytes": None, "path": None}
+            try:
+                picture = load_image(_content(**image))
+            except ImageError as error:
+                picture = str(error)
+            batch.append((image["path"], picture))
+            pixels += 0 if isinstance(picture, str) else picture.width * picture.height
+            if len(batch) == self.batch_size or pixels > BATCH_PIXELS:
+                yield batch
+                batch, pixels = [], 0
+        if batch:
+            yield batch
+
+    def _label(self, batch: list[tuple[str | None, Picture | str]]) -> list[dict[str, Any]]:
+        read = iter(self.recognizer([picture for _, picture in batch if not isinstance(picture, str)]))
+        return [
+            {"path": path, "faces": [], "error": picture}
+            if isinstance(picture, str)
+            else {"path": path, "faces": [face.to_dict() for face in next(read)], "error": None}
+            for path, picture in batch
+        ]
+
+
+def _content(bytes: bytes | None, path: str | None) -> bytes | str:
+    """What `load_image` is to read."""
+    if bytes:
+        return bytes
+    if not path:
+        raise ImageError("There is no picture in this row.")
+    if "://" not in path:
+        return path
+    with fsspec.open(path, "rb") as file:  # in an archive or on the Hub; a lost connection ends the run
+        return file.read()
+
+
+def summary(files: list[Path]) -> str:
+    """One sentence on all that was labelled."""
+    rows = errors = 0
+    labels = Counter()
+    for file in files:
+        table = pq.read_table(file, columns=["faces", "error"])
+        rows += len(table)
+        errors += len(table) - table["error"].null_count
+        labels.update(pc.struct_field(pc.list_flatten(table["faces"]), "label").to_pylist())
+    faces = ", ".join(f"{count:,} {label}" for label, count in labels.most_common())
+    unread = f"; {errors:,} pictures could not be read" if errors else ""
+    return f"{rows:,} pictures, {labels.total():,} faces{': ' * bool(labels)}{faces}{unread}"
+
+
+def _digest(recognizer: Recognizer, model: str) -> str:
+    """Of the weights; a name on the Hub may mean others tomorrow."""
+    if Path(model).is_file():
+        return sha256(Path(model))
+    digest = hashlib.sha256()
+    for tensor in recognizer.model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    parser.add_argument("--data", required=True, help="a dataset's id on the Hub, a folder or a parquet file")
+    parser.add_argument("--config", help="of a dataset on the Hub that has several")
+    parser.add_argument("--split", help="needed where there are several")
+    parser.add_argument("--column", help="of the pictures; needed where it is not clear")
+    parser.add_argument("--streaming", action="store_true", help="read while labelling, keep no copy")
+    parser.add_argument("--model", help="a name or a file (default: the best installed)")
+    parser.add_argument("--faces", default="auto", choices=DETECTORS, help="detector (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at once (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the parts")
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, not {args.batch_size}")
+
+    accelerator = Accelerator()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    choice = {key: getattr(args, key) for key in ("config", "split", "column", "streaming")}
+    with accelerator.main_process_first():  # it downloads, the others find the copy
+        source = open_source(args.data, **choice)
+        model = args.model or default_model()
+        recognizer = Recognizer(model, faces=args.faces, device=accelerator.device)
+    settings = choice | {
+        "data": args.data,
+        "size": source.size,
+        "parts": source.parts,
+        "model": model,
+        "weights": _digest(recognizer, model),
+        "faces": type(recognizer.detector).__name__,
+    }
+    RunDir(args.out, settings, accelerator)  # refuses a folder of other settings
+
+    files = [args.out / f"part-{i:05d}-of-{source.parts:05d}.parquet" for i in range(source.parts)]
+    mine = range(rank, source.parts, world)
+    missing = [i for i in mine if not files[i].exists()]
+    if world > source.parts and accelerator.is_main_process:
+        print(f"note: {source.parts} of {world} processes have work, one a part", file=sys.stderr)
+    labeler = Labeler(recognizer, args.batch_size)
+    total, done = source.count(mine), source.count(i for i in mine if i not in missing)
+    with tqdm(
+        total=total, initial=done or 0, unit="picture", desc=f"1 of {world}" if world > 1 else None,
+        disable=not accelerator.is_main_process,
+    ) as bar:  # fmt: skip
+        for i in missing:
+            labeler.write(source.part(i), files[i], bar)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        print(f"{args.out}: {summary(files)}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate import Accelerator
-from datasets import Dataset, Features, Image, IterableDataset, load_dataset
+from datasets import Dataset, Features, Image, IterableDataset, Value, load_dataset
 from PIL.Image import Image as Picture
 from tqdm import tqdm
 
@@ -82,7 +82,7 @@ def open_source(
         name: A dataset id or a path.
         config: Of a dataset on the Hub that has several.
         split: May be None where there is but one.
-        column: Of the pictures; may be None where there is but one such.
+        column: Of the pictures; may be None where one column alone holds pictures or bytes.
         streaming: Read while labelling, without a copy on this machine's disk.
 
     Raises:
@@ -102,7 +102,7 @@ def open_source(
         ) from error
     rows = splits[_choose("split", split, list(splits), list(splits), name)]
     features = rows.features or Features()
-    images = [key for key, kind in features.items() if isinstance(kind, Image)]
+    images = [key for key, kind in features.items() if isinstance(kind, Image) or kind == Value("binary")]
     column = _choose("column", column, images, list(features), name)
     rows = rows.select_columns(column).cast_column(column, Image(decode=False))
     rows = rows if column == "image" else rows.rename_column(column, "image")

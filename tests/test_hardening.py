@@ -58,14 +58,14 @@ def photos(examples, tmp_path) -> list[bytes]:
     return files
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 def test_mutated_photos_are_read_or_refused(photos):
     read, refused = read_mutated(photos, 50)
     assert read and refused
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 def test_a_thousand_mutated_photos_leave_nothing_behind(photos):
     import psutil
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 import venv
+from ast import literal_eval
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,38 @@ extras = filter(importlib.util.find_spec, ("gradio", "datasets", "matplotlib", "
 print(Recognizer()(sys.argv[1])[0].label, *extras)
 """
 
+# Asks the Space at argv[1] for its tools and reads the photo at argv[2], by the protocol's own client.
+MCP_CLIENT = """
+import asyncio, json, sys
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+async def main(url, photo):
+    async with streamable_http_client(url) as (receive, send, *_), ClientSession(receive, send) as session:
+        await session.initialize()
+        tools = {tool.name: tool.description for tool in (await session.list_tools()).tools}
+        arguments = {"photo": photo, "model": "fer_cnn.paper", "already_face": False}
+        answer = await session.call_tool("predict", arguments)
+        wrong = await session.call_tool("predict", arguments | {"model": "none"})
+    texts = [block.text for block in answer.content]
+    print(json.dumps([tools, answer.isError, texts, wrong.isError, [block.text for block in wrong.content]]))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "space"
     write_space(folder, "fer-zoo/fer-zoo")
     return folder
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A copy of the project to build in, which leaves files beside the code."""
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "runs", "data", "*.egg-info")
+    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=ignored))
 
 
 def reads_a_photo(folder: Path, python: str = sys.executable) -> None:
@@ -80,11 +108,7 @@ def test_space_starts_in_a_clean_environment(space, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_wheel_predicts_offline_in_a_clean_environment(tmp_path, examples):
-    source = tmp_path / "source"
-    shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "data", "*.egg-info")
-    )
+def test_wheel_predicts_offline_in_a_clean_environment(source, tmp_path, examples):
     subprocess.run(
         [sys.executable, "-m", "build", source, "--outdir", tmp_path], check=True, capture_output=True
     )
@@ -98,6 +122,22 @@ def test_wheel_predicts_offline_in_a_clean_environment(tmp_path, examples):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in fer_zoo.EXPRESSIONS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_an_mcp_client_reads_a_photo(source, tmp_path):
+    python = clean_python(tmp_path / "env", f"{source}[demo,mcp]")
+    with running_app(source, python, GRADIO_MCP_SERVER="true") as app:
+        jpeg = b64encode((ROOT / "examples" / "astronaut.jpg").read_bytes()).decode()
+        photo = f"data:image/jpeg;base64,{jpeg}"
+        args = [python, "-c", MCP_CLIENT, f"{app.url}/gradio_api/mcp/", photo]
+        done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tools, failed, texts, refused, why = json.loads(done.stdout)
+    assert set(tools) == {"predict", "predict_batch", "video"} and "Find the faces" in tools["predict"]
+    assert not failed and set(literal_eval(texts[0])[0]["probs"]) == set(fer_zoo.EXPRESSIONS)
+    assert refused and "Traceback" not in why[0]
 
 
 def test_one_version_and_who_to_cite():

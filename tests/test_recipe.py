@@ -7,6 +7,7 @@ import torch
 from drawn_fer2013 import draw
 
 from train.augment import Augmentation, augment, draw_augmentation, draw_mix, inside
+from train.hardware import choose_precision
 from train.recipe import RECIPES_DIR, Recipe, RecipeError, load_recipe
 
 STILL = dict(degrees=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
@@ -42,7 +43,7 @@ def test_every_recipe_loads(name):
         ("epochs = 0", "at least 1"),
         ("mixup = -1", "must not be negative"),
         ("flip = 1.5", "from 0 to 1"),
-        ('precision = "fp8"', "precision must be one of bf16, fp32"),
+        ('precision = "fp8"', "precision must be one of auto, bf16, fp32"),
         ('schedule = "step"', "schedule must be one of constant, cosine, linear"),
         ("warmup_epochs = 20", "fewer than the 20 epochs"),
         ("lr = 0", "above 0"),
@@ -54,6 +55,17 @@ def test_recipes_are_strict(text, says, tmp_path):
     file.write_text(text)
     with pytest.raises(RecipeError, match=says):
         load_recipe(str(file))
+
+
+def test_precision_is_what_the_device_computes_in(monkeypatch):
+    paper, asked = load_recipe("paper"), Recipe(precision="bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for native, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        assert choose_precision(paper) == dataclasses.replace(paper, precision=precision)
+        assert choose_precision(asked) == asked
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_precision(paper).precision == "fp32"
 
 
 def test_augmentation_without_range_is_the_identity_or_a_flip():

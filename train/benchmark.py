@@ -36,7 +36,7 @@ from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_attention, compile_pays
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
-from train.hardware import create_accelerator, describe
+from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
 from train.recipe import Recipe, load_recipe
 
@@ -233,7 +233,7 @@ def main() -> None:
         "--out", type=Path, help="the JSON file (default: model_cards/results/benchmark-*.json)"
     )
     args = parser.parse_args()
-    recipe = load_recipe(args.recipe)
+    recipe = choose_precision(load_recipe(args.recipe))
     train = load_data(args, strict=False)["train"]
     count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
     faces = train[torch.arange(count).numpy()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_zoo.data import DataError, load_fer2013, wrong_counts
 from train.dataset import PACK, Fer2013
-from train.hardware import keep_freed_memory
+from train.hardware import choose_precision, keep_freed_memory
 from train.recipe import Recipe, load_recipe
 
 DEFAULT_DATA = Path("data/fer2013")
@@ -81,8 +81,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe as the arguments name it."""
-    return load_recipe(args.recipe, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
+    """The recipe as the arguments name it, in the precision that is faster here."""
+    return choose_precision(
+        load_recipe(args.recipe, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
+    )
 
 
 def run(main: Callable[[], int | None]) -> None:

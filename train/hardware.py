@@ -5,6 +5,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
     """An Accelerator in the recipe's precision.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe, of a precision that is chosen.
         tracker: A name that Accelerate knows: "tensorboard", "wandb", "trackio", ...
         folder: Where that tracker writes.
 
@@ -33,6 +34,23 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
     if tracker and not accelerator.log_with:
         raise RunError(f"the tracker {tracker!r} is not installed: pip install {tracker}")
     return accelerator
+
+
+def choose_precision(recipe: Recipe) -> Recipe:
+    """The recipe with "auto" replaced by the precision that is faster on this machine.
+
+    On CPUs that compute in bf16 it is two to three times as fast as fp32; where it has to be emulated, fer_cnn
+    was measured to train 14 times as slowly (53 in place of 715 images/s on 2 cores with AVX2).
+    """
+    if recipe.precision != "auto":
+        return recipe
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # older torch does not tell: fp32 is never wrong
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
+    return replace(recipe, precision="bf16" if native else "fp32")
 
 
 def describe(accelerator: Accelerator) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 SCHEDULES = ("constant", "cosine", "linear")
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 class RecipeError(ValueError):
@@ -42,7 +42,7 @@ class Recipe:
         erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).
         erasing_scale: Least and largest area of that rectangle, as a share of the image.
         ema: Decay of the moving average of the weights that is then what is scored and kept, 0 for none.
-        precision: "bf16" (autocast) or "fp32".
+        precision: "bf16" (autocast), "fp32", or "auto", the faster of the two on the device that trains.
         seed: Of the weights, the order of images, the augmentation and the dropout.
     """
 
@@ -67,7 +67,7 @@ class Recipe:
     erasing: float = 0.0
     erasing_scale: tuple[float, float] = (0.02, 0.2)
     ema: float = 0.0
-    precision: str = "bf16"
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

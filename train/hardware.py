@@ -39,8 +39,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
 def choose_precision(recipe: Recipe) -> Recipe:
     """The recipe with "auto" replaced by the precision that is faster on this machine.
 
-    On CPUs that compute in bf16 it is two to three times as fast as fp32; where it has to be emulated, fer_cnn
-    was measured to train 14 times as slowly (53 in place of 715 images/s on 2 cores with AVX2).
+    On CPUs that compute in bf16 it is two to three times as fast as fp32; where it has to be emulated,
+    fer_cnn was measured to train 14 times as slowly (53 in place of 715 images/s on 2 cores with AVX2).
     """
     if recipe.precision != "auto":
         return recipe

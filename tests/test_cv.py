@@ -279,6 +279,7 @@ def test_a_pack_is_the_same_data(source, tmp_path):
     for name, split in data.splits.items():
         assert np.array_equal(packed[name].images, split.images)
         assert np.array_equal(packed[name].labels, split.labels)
+        assert np.array_equal(packed.votes[name], data.votes[name])
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(DataError, match="no pack of FER2013"):
         train.cli.load_data(SimpleNamespace(data=str(file)))

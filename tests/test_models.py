@@ -15,7 +15,7 @@ from fer_zoo.models.layers import FixedKernels
 from train.evaluate import RESULTS_DIR, golden_input
 from train.files import sha256
 
-MODELS = ("fer_cbam", "fer_cnn", "fer_kernel_cnn", "fer_resnet")
+MODELS = ("fer_cbam", "fer_cnn", "fer_kernel_cnn", "fer_net", "fer_net_tiny", "fer_resnet")
 PACKAGED = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
 
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -73,7 +73,8 @@ def test_cfg_names_exist(name):
     assert f"{cfg['classifier']}.weight" in model.state_dict()
     assert cfg["input_size"] == (1, 48, 48)
     assert tuple(cfg["label_names"]) == fer_zoo.EXPRESSIONS
-    assert cfg["hf_hub_id"] == f"fer-zoo/{name}.{cfg['tag']}"
+    hub = f"fer-zoo/{name}.{cfg['tag']}" if cfg.get("tag") else None  # untrained ones have no tag
+    assert cfg.get("hf_hub_id") == hub
     if cfg["pool_size"]:
         assert model.forward_features(faces()).shape[-2:] == cfg["pool_size"]
 
@@ -200,7 +201,7 @@ def test_onnx_keeps_logits_for_any_batch(name, tmp_path):
 
 @every_model
 def test_unknown_pooling_is_refused_or_applied(name):
-    if name == "fer_resnet":
+    if name in ("fer_net", "fer_net_tiny", "fer_resnet"):
         assert create(name, global_pool="max")(faces()).shape == (2, 7)
         assert create(name)(faces().repeat(1, 1, 2, 2)).shape == (2, 7)
     else:

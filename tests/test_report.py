@@ -7,19 +7,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from datasets import Dataset
 from drawn_fer2013 import draw
 from timm.layers.cbam import CbamModule
 
 import train.cli
 import train.compare
-from fer_zoo.data import DataError
-from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
 from train import controls, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
-from train.dataset import ferplus_majority
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.reproduce import ReproduceError, Step, run_all
@@ -145,19 +141,3 @@ def test_the_default_model_is_the_one_of_highest_merit():
     assert set(models) == {path.stem for path in WEIGHTS_DIR.glob("*.safetensors")}
     best = max(models, key=lambda name: models[name]["merit"])
     assert default_model() == best.partition(".")[0]
-
-
-def test_ferplus_majority():
-    #        neutral happy surprise sad anger disgust fear contempt unknown no-face
-    votes = {
-        "happy": [1, 8, 0, 0, 1, 0, 0, 0, 0, 0],
-        "angry": [0, 0, 0, 2, 3, 0, 0, 5, 0, 0],  # contempt does not count
-        "a tie": [5, 5, 0, 0, 0, 0, 0, 0, 0, 0],
-        "four votes": [4, 0, 0, 0, 0, 0, 0, 3, 3, 0],
-        "no face": [0, 0, 5, 0, 0, 0, 0, 0, 0, 6],
-        "no votes": None,
-    }
-    found = ferplus_majority(Dataset.from_dict({"ferplus": list(votes.values())}))
-    assert found.tolist() == [EXPRESSIONS.index("happy"), EXPRESSIONS.index("angry"), -1, -1, -1, -1]
-    with pytest.raises(DataError, match="no column ferplus"):
-        ferplus_majority(Dataset.from_dict({"label": [1]}))

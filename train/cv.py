@@ -26,7 +26,6 @@ from accelerate import Accelerator
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.folds import FoldError, leak_free_folds
-from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.curves import draw_curves
 from train.dataset import Fer2013
@@ -37,6 +36,7 @@ from train.hardware import create_accelerator
 from train.networks import check_name
 from train.recipe import Recipe
 from train.summary import summarize, table
+from train.teacher import write_probabilities
 
 PREDICTIONS = "out_of_fold.parquet"
 
@@ -120,16 +120,8 @@ def train_fold(
     images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
     logits = predict(model.to(accelerator.device), images, accelerator).cpu()
     if accelerator.is_main_process:
-        columns = {
-            "image": rows,
-            "sha256": train.hashes[rows],
-            "fold": np.full(len(rows), fold),
-            "label": train.labels[rows],
-        }
-        columns |= dict(zip(EXPRESSIONS, logits.softmax(1).double().numpy().T, strict=True))
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), buffer)
-        write_atomic(file, buffer.getvalue().to_pybytes())
+        probs = logits.softmax(1).double().numpy()
+        write_probabilities(file, rows, train[rows], probs, fold=np.full(len(rows), fold))
     accelerator.wait_for_everyone()
 
 

@@ -19,9 +19,6 @@ HOLD_OUT = 6
 
 PACK = ".pack"  # suffix of the files of `train/pack.py`
 
-# FER+'s columns in the order of EXPRESSIONS.
-FERPLUS = [4, 5, 6, 1, 3, 2, 0]
-
 
 @dataclass(frozen=True)
 class Arrays:
@@ -30,13 +27,16 @@ class Arrays:
     Attributes:
         images: uint8 (N, H, W).
         labels: int64 (N,).
+        targets: float32 (N, classes), probabilities that are learnt in the labels' place; None for none.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    targets: np.ndarray | None = None
 
     def __getitem__(self, rows: np.ndarray) -> "Arrays":
-        return Arrays(self.images[rows], self.labels[rows])
+        targets = None if self.targets is None else self.targets[rows]
+        return Arrays(self.images[rows], self.labels[rows], targets)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,18 +55,26 @@ class Fer2013:
         splits: `train`, `validation` and `test`.
         fingerprint: Of all images and labels.
         lossy: Whether the pixels went through JPEG.
+        votes: By split, uint8 (N, 10), the votes of FER+ in its own order of columns, none for an image
+            without; empty where the source has no votes.
     """
 
     splits: dict[str, Arrays]
     fingerprint: str
     lossy: bool
+    votes: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, dataset: "datasets.DatasetDict") -> "Fer2013":
         """What `fer_zoo.data.load_fer2013` returned."""
         splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
         hashed = {name: (split.labels, split.hashes) for name, split in splits.items()}
-        return cls(splits, digest(hashed), is_lossy(dataset))
+        votes = {
+            name: np.array([row or [0] * 10 for row in split["ferplus"]], np.uint8)
+            for name, split in dataset.items()
+            if "ferplus" in split.column_names
+        }
+        return cls(splits, digest(hashed), is_lossy(dataset), votes)
 
     def __getitem__(self, split: str) -> Arrays:
         return self.splits[split]
@@ -74,31 +82,6 @@ class Fer2013:
     def clean(self, split: str) -> np.ndarray:
         """Which images of a split do not stand in train, bool (N,)."""
         return ~np.isin(self[split].hashes, self["train"].hashes)
-
-
-def ferplus_majority(split: "datasets.Dataset") -> np.ndarray:
-    """What most of FER+'s annotators saw in each image.
-
-    Votes for contempt and unknown are left out, and images with fewer than five votes left, with most of all
-    votes for "not a face", or with a tie have no majority.
-
-    Args:
-        split: With the column `ferplus`, ten counts: neutral, happiness, surprise, sadness, anger, disgust,
-            fear, contempt, unknown, not-a-face; null where an image has no votes.
-
-    Returns:
-        int64 (N,), an index of EXPRESSIONS, or -1.
-
-    Raises:
-        DataError: There is no such column.
-    """
-    if "ferplus" not in split.column_names:
-        raise DataError("this source of FER2013 has no column ferplus with the votes of FER+")
-    votes = np.array([row or [0] * 10 for row in split["ferplus"]])
-    ours, not_a_face = votes[:, FERPLUS], votes[:, 9]
-    top = ours.max(1, keepdims=True)
-    decided = ((ours == top).sum(1) == 1) & (ours.sum(1) >= 5) & (2 * not_a_face <= votes.sum(1))
-    return np.where(decided, ours.argmax(1), -1)
 
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:

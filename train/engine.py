@@ -52,11 +52,14 @@ class Split:
     Attributes:
         images: uint8 (N, 1, H, W).
         labels: int64 (N,).
+        targets: What is learnt: the labels, or float32 (N, classes) where there are probabilities.
     """
 
     def __init__(self, arrays: Arrays, device: torch.device) -> None:
         self.images = torch.from_numpy(arrays.images).unsqueeze(1).to(device)
         self.labels = torch.from_numpy(arrays.labels).to(device)
+        soft = arrays.targets is not None
+        self.targets = torch.from_numpy(arrays.targets).to(device) if soft else self.labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -245,9 +248,9 @@ class Trainer:
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
             with self.accelerator.autocast():
                 logits = self.wrapped(x)
-            loss = self._loss(logits, train.labels[rows])
+            loss = self._loss(logits, train.targets[rows])
             if mix:
-                loss = mix.share * loss + (1 - mix.share) * self._loss(logits, train.labels[others])
+                loss = mix.share * loss + (1 - mix.share) * self._loss(logits, train.targets[others])
             # a sum over the global batch's size: processes may hold unequal shares of it
             loss = loss / len(batch)
             self.accelerator.backward(loss * world)  # the processes' gradients are averaged
@@ -259,9 +262,9 @@ class Trainer:
             bar.update(len(batch))
         return self.accelerator.reduce(total, "sum").item() / self.steps
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(
-            logits.float(), labels, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
+            logits.float(), targets, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
         )
 
 

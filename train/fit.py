@@ -3,8 +3,9 @@
     accelerate launch train/fit.py --model fer_cbam --data SOURCE
     accelerate launch train/fit.py --model fer_cbam --pretrained --images FOLDER
 
-With --images it learns the classes of any folder of faces, one folder a class. Started again with the same
-arguments, an interrupted run goes on where it stopped.
+With --images it learns the classes of any folder of faces, one folder a class; with --labels ferplus what
+the annotators of FER+ saw, in shares; with --teacher besides the labels what other networks made of the
+training images. Started again with the same arguments, an interrupted run goes on where it stopped.
 """
 
 import argparse
@@ -19,14 +20,17 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import digest
+from fer_zoo.data import DataError, digest
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
+from train.ferplus import learn_votes
+from train.files import sha256
 from train.hardware import create_accelerator
 from train.networks import check_name, create_network
 from train.recipe import Recipe
+from train.teacher import read_probabilities, taught
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +39,16 @@ def parse_args() -> argparse.Namespace:
     add_data_arguments(parser)
     parser.add_argument(
         "--images", type=Path, help="in place of FER2013: a folder of faces, a folder a class"
+    )
+    parser.add_argument(
+        "--labels", choices=("fer2013", "ferplus"), default="fer2013", help="whose (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--teacher",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="parquet of probabilities, of train/cv.py or train/seeds.py",
     )
     add_training_arguments(parser)
     parser.add_argument("--out", type=Path, help="the run's directory (default: runs/MODEL-RECIPE-SEED)")
@@ -48,9 +62,9 @@ def main() -> None:
     out = args.out or Path("runs") / f"{args.model}-{Path(args.recipe).stem}-{recipe.seed}"
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
-        train, validation, labels, source = _faces(args)
+        train, validation, labels, config = _faces(args, recipe)
     _, result = train_model(
-        args.model, train, validation, recipe, accelerator, args, out, labels=labels, config={"data": source}
+        args.model, train, validation, recipe, accelerator, args, out, labels=labels, config=config
     )
     best, images = result["best"], result["validation_images"]
     accelerator.print(
@@ -96,6 +110,7 @@ def train_model(
         labels=labels,
         input_size=args.input_size,
         drop_rate=recipe.drop_rate,
+        drop_path_rate=recipe.drop_path_rate,
     )
     config = config | {
         "model": name,
@@ -108,20 +123,26 @@ def train_model(
     return model, fit(model, *splits, recipe, accelerator, out, config, fold)
 
 
-def _faces(args: argparse.Namespace) -> tuple[Arrays, Arrays, tuple[str, ...], str]:
-    """Train, clean validation, the names of the classes, and what names this data."""
+def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:
+    """Train, clean validation, the names of the classes, and what names all this in a run's config."""
     if args.images:
+        if args.teacher or args.labels != "fer2013":
+            raise DataError("--images brings labels of its own: --teacher and --labels go with FER2013 only")
         train, validation, labels = load_image_folder(args.images, args.input_size or 48)
-        return (
-            train,
-            validation[~np.isin(validation.hashes, train.hashes)],
-            labels,
-            digest(
-                {"train": (train.labels, train.hashes), "validation": (validation.labels, validation.hashes)}
-            ),
-        )
+        hashes = {"train": (train.labels, train.hashes), "validation": (validation.labels, validation.hashes)}
+        clean = validation[~np.isin(validation.hashes, train.hashes)]
+        return train, clean, labels, {"data": digest(hashes)}
+    if args.teacher and args.labels != "fer2013":
+        raise DataError("--teacher goes with the labels of FER2013 only")
     data = load_data(args, strict=False)
-    return data["train"], data["validation"][data.clean("validation")], EXPRESSIONS, data.fingerprint
+    config = {"data": data.fingerprint, "labels": args.labels}
+    if args.labels == "ferplus":
+        return *learn_votes(data), EXPRESSIONS, config
+    train, validation = data["train"], data["validation"][data.clean("validation")]
+    if args.teacher:
+        train = taught(train, read_probabilities(args.teacher, train), recipe.teacher_share)
+        config["teacher"] = [sha256(file) for file in args.teacher]
+    return train, validation, EXPRESSIONS, config
 
 
 def git_revision() -> str | None:

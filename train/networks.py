@@ -39,7 +39,7 @@ def create_network(
     pretrained: bool = False,
     labels: Sequence[str] = EXPRESSIONS,
     input_size: int | None = None,
-    drop_rate: float | None = None,
+    **kwargs: object,
 ) -> nn.Module:
     """A timm model for gray faces, whose pretrained cfg says what it takes.
 
@@ -48,7 +48,7 @@ def create_network(
         pretrained: Start from the named weights; a head of other labels starts anew.
         labels: The classes.
         input_size: Height and width in pixels; None is 48, or what a model of fixed size takes.
-        drop_rate: Dropout in place of the model's own.
+        kwargs: For the model, such as `drop_rate`; None leaves its default.
 
     Raises:
         NetworkError: No such model or weights, or the model cannot take such images.
@@ -59,9 +59,8 @@ def create_network(
     if known.fixed_input_size and input_size is None and known.input_size[1] != size:
         fixed = known.input_size[1]
         raise NetworkError(f"{name} takes images of {fixed}x{fixed} pixels: add --input-size {fixed}")
-    given = {} if drop_rate is None else {"drop_rate": drop_rate}
     try:
-        model = create_face_model(name, labels=labels, input_size=size, pretrained=pretrained, **given)
+        model = create_face_model(name, labels=labels, input_size=size, pretrained=pretrained, **kwargs)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         what = "weights of " if pretrained else ""
         raise NetworkError(f"the {what}model {name!r} cannot be had: {_first_line(error)}") from error

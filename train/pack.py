@@ -4,7 +4,7 @@
     accelerate launch train/cv.py --data data/fer2013.pack
 
 A pack is a safetensors file. Each split is one lossless WebP picture of all its faces, row by row, and the
-labels; 58 MB in all. It holds images that are not ours to pass on.
+labels and, where they are known, FER+'s votes; 58 MB in all. It holds images that are not ours to pass on.
 """
 
 import io
@@ -41,6 +41,8 @@ def write_pack(data: Fer2013, file: Path) -> None:
         Image.fromarray(sheet).convert("RGB").save(picture, "WEBP", lossless=True)
         tensors[f"{name}.webp"] = torch.frombuffer(bytearray(picture.getvalue()), dtype=torch.uint8)
         tensors[f"{name}.labels"] = torch.from_numpy(split.labels)
+        if name in data.votes:
+            tensors[f"{name}.votes"] = torch.from_numpy(data.votes[name])
     metadata = {"fingerprint": data.fingerprint, "lossy": str(data.lossy)}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, save(tensors, metadata))
@@ -59,9 +61,14 @@ def read_pack(file: Path) -> Fer2013:
                 name: _read_split(pack.get_tensor(f"{name}.webp"), pack.get_tensor(f"{name}.labels"))
                 for name in ("train", "validation", "test")
             }
+            votes = {
+                key.removesuffix(".votes"): pack.get_tensor(key).numpy()
+                for key in pack.keys()  # noqa: SIM118, it is no dict
+                if key.endswith(".votes")
+            }
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{file}: is no pack of FER2013 that can be read ({error})") from error
-    return Fer2013(splits, metadata["fingerprint"], metadata["lossy"] == "True")
+    return Fer2013(splits, metadata["fingerprint"], metadata["lossy"] == "True", votes)
 
 
 def _read_split(picture: torch.Tensor, labels: torch.Tensor) -> Arrays:

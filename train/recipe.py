@@ -28,6 +28,8 @@ class Recipe:
         schedule: What the learning rate does after the warm-up: "constant", or "cosine" or "linear" to zero.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth.
         drop_rate: The model's dropout, in place of its own default.
+        drop_path_rate: The model's stochastic depth, in place of its own default.
+        teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher.
         label_smoothing: Share of each label that is spread over all classes.
         class_weights: Weigh each image by the inverse frequency of its class; the mean weight is one.
         mixup: Alpha of mixup (arXiv:1710.09412), 0 for none.
@@ -54,6 +56,8 @@ class Recipe:
     schedule: str = "constant"
     warmup_epochs: int = 0
     drop_rate: float | None = None
+    drop_path_rate: float | None = None
+    teacher_share: float = 0.5
     label_smoothing: float = 0.0
     class_weights: bool = False
     mixup: float = 0.0
@@ -74,7 +78,16 @@ class Recipe:
         for key in ("epochs", "batch_size"):
             if getattr(self, key) < 1:
                 raise RecipeError(f"{key} must be at least 1, not {getattr(self, key)}")
-        for key in ("drop_rate", "label_smoothing", "flip", "jitter", "shift", "erasing", "ema"):
+        shares = (
+            "drop_rate",
+            "drop_path_rate",
+            "teacher_share",
+            "label_smoothing",
+            "flip",
+            "jitter",
+            "shift",
+        )
+        for key in (*shares, "erasing", "ema"):
             if not 0 <= (getattr(self, key) or 0) <= 1:
                 raise RecipeError(f"{key} must be from 0 to 1, not {getattr(self, key)}")
         for key in ("weight_decay", "mixup", "cutmix", "degrees", "warmup_epochs", "seed"):

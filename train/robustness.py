@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import load_fer2013
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import load_model
+from train import ferplus
 from train.augment import GRAY, Augmentation, augment
-from train.cli import add_data_arguments, create_parser, run, source_of
-from train.dataset import Fer2013, ferplus_majority
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
@@ -156,11 +155,10 @@ def main() -> None:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
     args = parser.parse_args()
-    dataset = load_fer2013(source_of(args))
-    data = Fer2013.of(dataset)
+    data = load_data(args)
     clean = data.clean("validation")
     faces = data["validation"][clean]
-    majority = torch.from_numpy(ferplus_majority(dataset["validation"])[clean])
+    majority = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, "validation"))[clean])
     images, labels = torch.from_numpy(faces.images).unsqueeze(1), torch.from_numpy(faces.labels)
     found = measure(images, labels, majority, sorted(WEIGHTS_DIR.glob("*.safetensors")))
     results = {

@@ -4,6 +4,7 @@ from ._base import WEIGHTS_DIR
 from ._factory import ModelError, create_face_model
 from .fer_cbam import FerCbam
 from .fer_cnn import FerCnn
+from .fer_net import FerNet
 from .fer_resnet import FerResNet
 
-__all__ = ["WEIGHTS_DIR", "FerCbam", "FerCnn", "FerResNet", "ModelError", "create_face_model"]
+__all__ = ["WEIGHTS_DIR", "FerCbam", "FerCnn", "FerNet", "FerResNet", "ModelError", "create_face_model"]

@@ -1,0 +1,96 @@
+"""FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled without aliasing.
+
+    gray 1x48x48 -> conv 32x48x48 -> pool, 2 blocks 64x24x24 -> pool, 2 blocks 128x12x12
+    -> pool, 2 blocks 256x6x6 -> global average pool -> 7
+
+A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
+squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,
+arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, for both branches, as
+the shortcut of He et al.'s bag of tricks does (arXiv:1812.01187): strided convolutions alias, and a face of
+48 pixels has none to lose.
+"""
+
+from typing import Any
+
+import torch
+from timm.layers import ClassifierHead, ConvNormAct, DropPath, SEModule, calculate_drop_path_rates
+from timm.models import generate_default_cfgs, register_model
+from torch import nn
+
+from ._base import FaceNet, cfg, create
+
+__all__ = ["FerNet"]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut: (B, in_chs, H, W) -> (B, out_chs, H, W)."""
+
+    def __init__(self, in_chs: int, out_chs: int, drop_path: float) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_chs, out_chs, 3)
+        self.conv2 = ConvNormAct(out_chs, out_chs, 3, apply_act=False)
+        self.attn = SEModule(out_chs)
+        self.drop_path = DropPath(drop_path)
+        self.shortcut = (
+            nn.Identity() if in_chs == out_chs else ConvNormAct(in_chs, out_chs, 1, apply_act=False)
+        )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branch = self.attn(self.conv2(self.conv1(x)))
+        return self.act(self.drop_path(branch) + self.shortcut(x))
+
+
+class FerNet(FaceNet):
+    """One convolution and three stages of residual blocks.
+
+    Args:
+        num_classes: Width of the classifier; 0 for none.
+        in_chans: 1 for gray, 3 for RGB.
+        stem_width: Channels of the convolution at full resolution.
+        widths: Channels of the three stages.
+        depths: Blocks of the three stages.
+        global_pool: Pooling before the classifier, as in timm.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Chance that the last block's residual branch is dropped; it rises linearly to there.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        in_chans: int = 1,
+        stem_width: int = 32,
+        widths: tuple[int, int, int] = (64, 128, 256),
+        depths: tuple[int, int, int] = (2, 2, 2),
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        stages = []
+        in_chs = stem_width
+        drop_paths = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        for out_chs, rates in zip(widths, drop_paths, strict=True):
+            blocks = [Block(in_chs if i == 0 else out_chs, out_chs, rate) for i, rate in enumerate(rates)]
+            stages.append(nn.Sequential(nn.AvgPool2d(2), *blocks))
+            in_chs = out_chs
+        head = ClassifierHead(in_chs, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        stem = ConvNormAct(1, stem_width, 3)
+        super().__init__(stem, stages, head, widths, (2, 4, 8), num_classes, in_chans)
+
+
+# Neither is trained yet.
+_cfg = cfg("fer_net", hf_hub_id=None, fixed_input_size=False, pool_size=(6, 6))
+default_cfgs = generate_default_cfgs({"fer_net": _cfg, "fer_net_tiny": _cfg})
+
+
+@register_model
+def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Stages of 64, 128, 256 with two blocks each."""
+    return create(FerNet, "fer_net", pretrained, **kwargs)
+
+
+@register_model
+def fer_net_tiny(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """A fifteenth of it: stages of 24, 40, 72 with one block each."""
+    args = dict(stem_width=12, widths=(24, 40, 72), depths=(1, 1, 1))
+    return create(FerNet, "fer_net_tiny", pretrained, **dict(args, **kwargs))

@@ -1,0 +1,176 @@
+"""What is learnt besides FER2013's labels: FER+'s votes and a teacher's probabilities; several seeds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from drawn_fer2013 import draw, write_parquet
+from launch import run
+
+from fer_zoo.data import DataError, load_fer2013
+from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.metrics import scores
+from train.dataset import Arrays, Fer2013
+from train.ferplus import learn_votes, majority, usable, votes_of
+from train.seeds import SeedsError, same_runs
+from train.teacher import read_probabilities, taught, write_probabilities
+
+#        neutral happy surprise sad anger disgust fear contempt unknown no-face
+VOTES = {
+    "happy": [1, 8, 0, 0, 1, 0, 0, 0, 0, 0],
+    "angry": [0, 0, 0, 2, 3, 0, 0, 5, 0, 0],  # contempt does not count
+    "a tie": [5, 5, 0, 0, 0, 0, 0, 0, 0, 0],
+    "four votes": [4, 0, 0, 0, 0, 0, 0, 3, 3, 0],
+    "no face": [0, 0, 5, 0, 0, 0, 0, 0, 0, 6],
+    "no votes": [0] * 10,
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return write_parquet(tmp_path_factory.mktemp("drawn") / "fer2013", draw(per_class=6, waves=True))
+
+
+@pytest.fixture(scope="module")
+def data(source) -> Fer2013:
+    return Fer2013.of(load_fer2013(source, check_counts=False))
+
+
+@pytest.fixture(scope="module")
+def runs(source, tmp_path_factory) -> list[Path]:
+    """Three seeds of a small network; the last one learnt FER+."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, labels in ((0, "fer2013"), (1, "fer2013"), (2, "ferplus")):
+        done = fit(source, folder / str(seed), "--seed", seed, "--labels", labels)
+        assert done.returncode == 0, done.stderr
+    return [folder / str(seed) for seed in range(3)]
+
+
+def fit(source: Path, out: Path, *more: object):
+    return run(
+        "train/fit.py", "--model", "fer_net_tiny", "--data", source, "--epochs", 1, "--out", out, *more
+    )
+
+
+def test_majority_of_ferplus():
+    votes = np.array(list(VOTES.values()), np.uint8)
+    happy, angry = EXPRESSIONS.index("happy"), EXPRESSIONS.index("angry")
+    assert majority(votes).tolist() == [happy, angry, -1, -1, -1, -1]
+    assert usable(votes).tolist() == [True, True, True, False, False, False]
+
+
+def test_votes_are_learnt_in_shares(data):
+    votes = votes_of(data, "train")
+    votes = np.concatenate([votes[:-2], [VOTES["no face"], VOTES["a tie"]]])
+    changed = Fer2013(data.splits, data.fingerprint, data.lossy, data.votes | {"train": votes})
+    train, validation = learn_votes(changed)
+    assert len(train) == len(votes) - 1  # without "no face"; a tie is learnt as one
+    np.testing.assert_allclose(train.targets.sum(1), 1)
+    label = data["train"].labels
+    assert train.targets[0].tolist() == np.eye(7)[label[0]].tolist()  # no votes
+    assert train.targets[1, label[1]] == pytest.approx(0.8)
+    assert train.targets[-1].tolist() == [0, 0, 0, 0.5, 0, 0, 0.5]
+    clean = data.clean("validation")
+    clean[0] = False  # it has no votes
+    assert np.array_equal(validation.labels, data["validation"].labels[clean])
+
+
+def test_data_without_votes_says_so(source, data):
+    with pytest.raises(DataError, match="no column ferplus"):
+        votes_of(Fer2013(data.splits, data.fingerprint, data.lossy, {}), "train")
+
+
+def test_teacher_is_the_mean_of_its_files(data, tmp_path):
+    train = data["train"]
+    rows, rng = np.arange(len(train)), np.random.default_rng(0)
+    first, second = rng.dirichlet(np.ones(7), (2, len(train)))
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    order = rng.permutation(rows)  # as folds leave it
+    write_probabilities(files[0], order, train[order], first[order])
+    write_probabilities(files[1], rows, train, second)
+    found = read_probabilities(files, train)
+    np.testing.assert_allclose(found, (first + second) / 2, atol=1e-6)
+    soft = taught(train, found, 0.25)
+    hard = np.eye(7)[train.labels]
+    np.testing.assert_allclose(soft.targets, 0.75 * hard + 0.25 * found, atol=1e-6)
+    assert np.array_equal(soft[rows[:3]].targets, soft.targets[:3])
+    other = Arrays(train.images[::-1], train.labels)
+    with pytest.raises(DataError, match="not about these"):
+        read_probabilities(files, other)
+    files[1].write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="holds no probabilities"):
+        read_probabilities(files, train)
+
+
+def test_hard_targets_and_the_same_as_probabilities_train_alike(source, data, runs, tmp_path):
+    train = data["train"]
+    teacher, recipe = tmp_path / "teacher.parquet", tmp_path / "mine.toml"
+    write_probabilities(teacher, np.arange(len(train)), train, np.eye(7)[train.labels])
+    recipe.write_text('base = "paper"\nteacher_share = 1.0')
+    done = fit(source, tmp_path / "run", "--seed", 0, "--teacher", teacher, "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    config, loss = (tmp_path / "run" / "config.json").read_text(), "history.jsonl"
+    assert len(json.loads(config)["teacher"]) == 1
+    losses = [
+        json.loads((folder / loss).read_text().splitlines()[0])["loss"]
+        for folder in (tmp_path / "run", runs[0], runs[2])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--teacher", "nowhere.parquet"), "nowhere.parquet: holds no probabilities"),
+        (("--teacher", "nowhere.parquet", "--labels", "ferplus"), "labels of FER2013 only"),
+        (("--images", "faces", "--labels", "ferplus"), "labels of its own"),
+    ],
+)
+def test_wrong_targets_are_one_sentence(source, tmp_path, more, says):
+    done = fit(source, tmp_path / "run", *more)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_seeds_and_their_ensemble(source, data, runs, tmp_path):
+    command = ("train/seeds.py", *runs[:2], "--tag", "mine", "--data", source, "--results", tmp_path)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "seeds-fer_net_tiny.mine.json").read_text())
+    test = results["splits"]["test_clean"]
+    assert test["ensemble"]["n"] == data.clean("test").sum() and len(test["seeds"]) == 2
+    both = [figures["accuracy"] for figures in test["seeds"]]
+    assert test["mean"]["accuracy"] == pytest.approx(np.mean(both))
+    assert test["sd"]["accuracy"] == pytest.approx(abs(both[0] - both[1]) / 2**0.5)
+    chosen = [figures["accuracy"] for figures in results["splits"]["validation_clean"]["seeds"]]
+    assert results["best_on_clean_validation"] == int(np.argmax(chosen))
+    reads = (tmp_path / "test_reads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["model"] for line in reads] == [
+        "fer_net_tiny.mine, seed 0",
+        "fer_net_tiny.mine, seed 1",
+        "fer_net_tiny.mine, ensemble",
+    ]
+
+    done = run(*command, "--teach", tmp_path / "teacher.parquet")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "test_reads.jsonl").read_text().splitlines() == reads
+    probs = read_probabilities([tmp_path / "teacher.parquet"], data["train"])
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    figures = scores(torch.from_numpy(probs).log(), torch.from_numpy(data["train"].labels))
+    assert figures["nll"] == pytest.approx(
+        F.nll_loss(torch.from_numpy(probs).log(), torch.from_numpy(data["train"].labels)).item(), rel=1e-4
+    )
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_refused(runs, tmp_path):
+    with pytest.raises(SeedsError, match="more than the seed"):
+        same_runs([runs[0], runs[2]])
+    with pytest.raises(SeedsError, match="each of another seed"):
+        same_runs([runs[0], runs[0]])
+    unfinished = shutil.copytree(runs[1], tmp_path / "run")
+    (unfinished / "result.json").unlink()
+    with pytest.raises(SeedsError, match="not a finished run"):
+        same_runs([runs[0], unfinished])

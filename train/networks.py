@@ -9,7 +9,7 @@ from torch import nn
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import create_face_model
-from train import controls  # noqa: F401, registers them
+from train import controls, trials  # noqa: F401, registers them
 
 
 class NetworkError(ValueError):

@@ -11,6 +11,7 @@ goes on where it was. In the end its accuracies stand beside the published ones.
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,12 @@ def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     return steps
 
 
-def weight_steps(out: Path, model: str, tag: str, data: dict) -> list[Step]:
-    """Packages the seed that is best on clean validation, and scores it, each split once."""
-    recipe, _ = RECIPES[tag]
-    best = max(
-        out.glob(f"{model}-{recipe}-[0-9]"),
-        key=lambda run: json.loads((run / "result.json").read_text())["best"]["val_accuracy"],
-    )
+def weight_steps(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path]) -> list[Step]:
+    """Packages the run that is best on clean validation, and scores it, each split once."""
+    best = max(runs, key=lambda run: json.loads((run / "result.json").read_text())["best"]["val_accuracy"])
     name = f"{model}.{tag}"
     weights, results = out / "weights", out / "results"
-    calibrate = data if tag == "fer2013" else {}
+    calibrate = {} if tag == "paper" else data
     steps = [Step(f"package-{name}", "package.py", {"tag": tag, "folder": weights} | calibrate, (best,))]
     scored = results / f"{name}.json"
     done = json.loads(scored.read_text())["splits"] if scored.exists() else {}
@@ -162,9 +159,10 @@ def main() -> None:
         options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
         run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
     (out / "weights").mkdir(exist_ok=True)
-    for tag in RECIPES:
+    for tag, (recipe, _) in RECIPES.items():
         for model in MODELS:
-            run_all(weight_steps(out, model, tag, data), 1, logs)
+            runs = out.glob(f"{model}-{recipe}-[0-9]")
+            run_all(weight_steps(out, model, tag, data, runs), 1, logs)
     compared = {"out": out / "results" / "compare.json"}
     run_all([Step("compare", "compare.py", compared, tuple(summaries))], 1, logs)
     print(table(out))

@@ -1,0 +1,114 @@
+"""Searching a recipe, and all of the flagship's training, rehearsed on small drawn data."""
+
+import json
+from pathlib import Path
+
+import pytest
+from drawn_fer2013 import draw, write_parquet
+from launch import ROOT, run
+
+from train import flagship
+from train.networks import NetworkError
+from train.recipe import RecipeError
+from train.search import SearchError, load_search, table
+
+SEARCH = """
+model = "fer_net_tiny"
+recipe = "paper"
+epochs = 2
+seeds = [3]
+
+[[trials]]
+name = "max pooling"
+model = "trial_max_pool"
+change = { epochs = 1 }
+
+[[trials]]
+name = "taught"
+teacher = true
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return write_parquet(tmp_path_factory.mktemp("drawn") / "fer2013", draw(per_class=6, waves=True))
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "search.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "train" / "searches").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_every_search_loads(file):
+    search = load_search(file)
+    assert search.trials[0].name == "base" and search.trials[0].model == search.model
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "says"),
+    [
+        ("trial_max_pool", "trial_max_pol", NetworkError, "did you mean trial_max_pool"),
+        ("epochs = 1", "epoch = 1", RecipeError, "did you mean 'epochs'"),
+        ('recipe = "paper"', "", SearchError, "recipe"),
+        ("teacher = true", "techer = true", SearchError, "techer"),
+        ('"taught"', '"max pooling"', SearchError, "two trials one name"),
+        ("seeds = [3]", "seeds = [3", SearchError, "not a search that can be read"),
+    ],
+)
+def test_searches_are_strict(tmp_path, before, after, error, says):
+    assert before in SEARCH
+    with pytest.raises(error, match=says):
+        load_search(write(tmp_path, SEARCH.replace(before, after)))
+
+
+def test_a_search_compares_with_its_base_and_goes_on_where_it_was(source, tmp_path):
+    command = ("train/search.py", write(tmp_path, SEARCH), "--data", source, "--jobs", 2)
+    command += ("--out", tmp_path / "runs", "--results", tmp_path)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "search-fer_net_tiny.json").read_text())
+    base, other = results["trials"]  # the one with a teacher is left out
+    assert (base["name"], base["accuracy_gain"], other["name"]) == ("base", 0, "max pooling")
+    for figure in ("accuracy", "loss"):
+        assert other[f"{figure}_gain"] == pytest.approx(other[figure][0] - base[figure][0])
+    histories = [
+        (tmp_path / "runs" / name / "history.jsonl").read_text().splitlines() for name in ("00-3", "01-3")
+    ]
+    assert [len(lines) for lines in histories] == [2, 1]
+    assert table(results["trials"]) in done.stdout
+
+    weights = tmp_path / "runs" / "00-3" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run(*command).returncode == 0 and weights.stat().st_mtime_ns == before
+
+
+def test_every_training_of_the_flagship_has_a_folder_of_its_own(tmp_path):
+    steps = flagship.label_steps(tmp_path, {"epochs": 1}) + flagship.student_steps(tmp_path, {"epochs": 1})
+    assert len({step.name for step in steps}) == len(steps)
+    fits = [step.options for step in steps if step.script == "fit.py"]
+    assert len({options["out"] for options in fits}) == len(fits)
+    taught = [options["teacher"] for options in fits if "teacher" in options]
+    assert set(taught) == set(flagship.teachers(tmp_path).values())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_the_flagship_is_rehearsed(source, tmp_path):
+    command = ("train/flagship.py", "--data", source, "--epochs", 1, "--jobs", 2, "--out", tmp_path)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    weights = {file.stem for file in (tmp_path / "weights").iterdir()}
+    assert weights == {"fer_net.fer2013", "fer_net_tiny.fer2013", "fer_net.ferplus", "fer_cbam.ferplus"}
+    for name in weights:
+        splits = json.loads((tmp_path / "results" / f"{name}.json").read_text())["splits"]
+        assert ("test_clean_ferplus" in splits) == name.endswith("ferplus")
+    seeds = {file.name for file in (tmp_path / "results").glob("seeds-*.json")}
+    assert len(seeds) == 6
+    reads = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines() == reads

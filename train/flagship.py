@@ -1,0 +1,99 @@
+"""Trains fer_net and fer_net_tiny as the zoo ships them: seeds, teachers, students, FER+, and their scores.
+
+    python train/flagship.py --data SOURCE --jobs 6      # six trainings side by side on one GPU
+    python train/flagship.py --data SOURCE --epochs 1    # a rehearsal
+
+Five seeds learn the labels; so do five folds, and what each fold's network makes of the images that it never
+saw is one teacher, the five seeds' mean the other. Students learn from either besides the labels. For each
+network the run that is best on clean validation is packaged and read once on test; so are the seeds' mean and
+ensemble. All of it lands in one folder; stopped and started again, it goes on where it was.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from train.cli import add_data_arguments, create_parser, run
+from train.cv import PREDICTIONS
+from train.reproduce import Step, run_all, table, weight_steps
+
+MODEL, TINY = "fer_net", "fer_net_tiny"
+RECIPE = "flagship"
+SEEDS, STUDENTS, FOLDS = 5, 3, 5
+FERPLUS = (MODEL, "fer_cbam")  # learn the votes of FER+, too
+
+
+def label_steps(out: Path, common: dict) -> list[Step]:
+    """What learns without a teacher: the seeds, the folds, and the networks of FER+."""
+    steps = [_fit(out, MODEL, seed, common) for seed in range(SEEDS)]
+    for fold in range(1, FOLDS + 1):
+        options = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "fold": fold, "out": out / "cv"}
+        steps.append(Step(f"cv-{fold}", "cv.py", options | common))
+    return steps + [_fit(out, model, 0, common | {"labels": "ferplus"}, "ferplus") for model in FERPLUS]
+
+
+def student_steps(out: Path, common: dict) -> list[Step]:
+    """What learns from either teacher, and the tiny network from none for comparison."""
+    steps = [_fit(out, TINY, seed, common) for seed in range(STUDENTS)]
+    for teacher, file in teachers(out).items():
+        for model in (MODEL, TINY):
+            for seed in range(STUDENTS):
+                steps.append(_fit(out, model, seed, common | {"teacher": file}, teacher))
+    return steps
+
+
+def teachers(out: Path) -> dict[str, Path]:
+    """The parquet files of out-of-fold and of the ensemble's probabilities."""
+    return {"folds": out / "cv" / MODEL / PREDICTIONS, "ensemble": out / "ensemble.parquet"}
+
+
+def runs_of(out: Path, model: str, *kinds: str) -> list[Path]:
+    """The run directories of a network; without `kinds` those that learnt from labels alone."""
+    return [path for kind in kinds or ("labels",) for path in sorted(out.glob(f"{model}-{kind}-[0-9]"))]
+
+
+def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") -> Step:
+    name = f"{model}-{kind}-{seed}"
+    given = {"model": model, "recipe": RECIPE, "seed": seed, "out": out / name}
+    return Step(name, "fit.py", given | options)
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/flagship"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="in place of the recipe's, for a rehearsal")
+    args = parser.parse_args()
+    out, logs, results = args.out, args.out / "logs", args.out / "results"
+    data = {"data": args.data} if args.data else {}
+    common = data | ({"epochs": args.epochs} if args.epochs else {})
+    for folder in (out / "weights", results):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    run_all(label_steps(out, common), args.jobs, logs)
+    joined = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "out": out / "cv"}
+    taught = {"tag": "fer2013", "teach": teachers(out)["ensemble"]} | data
+    seeds = tuple(runs_of(out, MODEL))
+    run_all([Step("cv", "cv.py", joined | common), Step("teach", "seeds.py", taught, seeds)], 1, logs)
+    run_all(student_steps(out, common), args.jobs, logs)
+
+    for model in (MODEL, TINY):
+        for kind in ("labels", *teachers(out)):
+            tag = "fer2013" if kind == "labels" else f"{kind}-student"
+            if not (results / f"seeds-{model}.{tag}.json").exists():
+                scored = {"tag": tag, "results": results} | data
+                runs = tuple(runs_of(out, model, kind))
+                run_all([Step(f"seeds-{model}-{kind}", "seeds.py", scored, runs)], 1, logs)
+        runs = runs_of(out, model, "labels", *teachers(out))
+        run_all(weight_steps(out, model, "fer2013", data, runs), 1, logs)
+    for model in FERPLUS:
+        run_all(weight_steps(out, model, "ferplus", data, runs_of(out, model, "ferplus")), 1, logs)
+    print(table(out))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,201 @@
+"""Tries changes of a model or its recipe, one at a time, and writes what each is worth on clean validation.
+
+    python train/search.py train/searches/fer_net.toml --data SOURCE --jobs 6    # side by side on one GPU
+    python train/search.py train/searches/fer_net.toml --data SOURCE --epochs 1  # a rehearsal
+
+A trial is compared with the base of the same seed, by the accuracy of its best epoch and by the loss of its
+last one, which is less a matter of luck. Stopped and started again, it goes on where it was. The table goes
+into model_cards/results/search-MODEL.json.
+"""
+
+import dataclasses
+import json
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from train.cli import add_data_arguments, create_parser, run
+from train.evaluate import RESULTS_DIR
+from train.files import write_atomic
+from train.networks import check_name
+from train.recipe import load_recipe
+from train.reproduce import Step, run_all
+
+BASE = "base"
+
+
+class SearchError(ValueError):
+    """A search that cannot be read; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One change.
+
+    Attributes:
+        name: In words.
+        model: A name of timm's, in place of the search's.
+        change: Keys of the recipe that differ.
+        teacher: Learn from the teacher's file, too.
+    """
+
+    name: str
+    model: str
+    change: dict[str, object] = field(default_factory=dict)
+    teacher: bool = False
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search file says.
+
+    Attributes:
+        model: That of the base.
+        recipe: That of the base.
+        epochs: Of every trial that does not say otherwise.
+        seeds: Each trial is run with all of them.
+        trials: The base first.
+    """
+
+    model: str
+    recipe: str
+    epochs: int
+    seeds: list[int]
+    trials: list[Trial]
+
+
+def load_search(file: Path) -> Search:
+    """Reads and checks a search file.
+
+    Raises:
+        SearchError: It is no valid TOML, or lacks a key or has an unknown one.
+        NetworkError: timm does not know a model.
+        RecipeError: A change is not one of a recipe.
+    """
+    try:
+        values = tomllib.loads(file.read_text())
+        trials = [{"name": BASE}, *values.pop("trials")]
+        search = Search(**values, trials=[Trial(**({"model": values["model"]} | trial)) for trial in trials])
+    except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        raise SearchError(f"{file} is not a search that can be read: {error}") from error
+    names = [trial.name for trial in search.trials]
+    if len(set(names)) < len(names):
+        raise SearchError(f"{file} gives two trials one name")
+    for trial in search.trials:
+        check_name(trial.model)
+        load_recipe(search.recipe, **trial.change)
+    return search
+
+
+def steps(search: Search, out: Path, epochs: int | None, common: dict, teacher: list[Path]) -> list[Step]:
+    """A training for each trial and seed; its recipe is written into `out`."""
+    found = []
+    for number, trial in enumerate(search.trials):
+        recipe = out / "recipes" / f"{number:02}.toml"
+        change = {"epochs": search.epochs} | trial.change
+        lines = [f"# {trial.name}", f"base = {json.dumps(search.recipe)}"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in change.items()]
+        write_atomic(recipe, "\n".join(lines) + "\n")
+        for seed in search.seeds:
+            options = {
+                "model": trial.model,
+                "recipe": recipe,
+                "seed": seed,
+                "out": run_dir(out, number, seed),
+            }
+            options |= common | ({"epochs": epochs} if epochs else {})
+            if trial.teacher:
+                options["teacher"] = teacher
+            found.append(Step(f"{number:02}-{seed}", "fit.py", options))
+    return found
+
+
+def run_dir(out: Path, number: int, seed: int) -> Path:
+    return out / f"{number:02}-{seed}"
+
+
+def summarize(search: Search, out: Path) -> list[dict]:
+    """What the finished trials are worth, the base first, then the best accuracy first.
+
+    Returns:
+        A dict a trial: `name`, `model`, `change`; `accuracy` in percent and `loss`, a value a seed; their
+        differences to the base's, `accuracy_gain` and `loss_gain`, mean over the seeds; `minutes` of a run.
+    """
+    rows = []
+    for number, trial in enumerate(search.trials):
+        folders = [run_dir(out, number, seed) for seed in search.seeds]
+        results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+        last = [json.loads((folder / "history.jsonl").read_text().splitlines()[-1]) for folder in folders]
+        rows.append(
+            {
+                "name": trial.name,
+                "model": trial.model,
+                "change": trial.change,
+                "accuracy": [result["best"]["val_accuracy"] for result in results],
+                "loss": [line["val_loss"] for line in last],
+                "minutes": sum(result["train_seconds"] for result in results) / 60 / len(results),
+            }
+        )
+    base = rows[0]
+    for row in rows:
+        for figure in ("accuracy", "loss"):
+            row[f"{figure}_gain"] = float(np.mean(np.subtract(row[figure], base[figure])))
+    return [base, *sorted(rows[1:], key=lambda row: -row["accuracy_gain"])]
+
+
+def table(rows: list[dict]) -> str:
+    """The trials as Markdown."""
+    base = rows[0]
+    lines = [
+        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | loss | against base |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {row['accuracy_gain']:+.2f} "
+            f"| {np.mean(row['loss']):.3f} | {row['loss_gain']:+.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    parser.add_argument("search", type=Path, help="a TOML file, such as train/searches/fer_net.toml")
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/search-MODEL)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="in place of the search's, for a rehearsal")
+    parser.add_argument(
+        "--teacher",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="for trials with a teacher; else they are left out",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results file")
+    args = parser.parse_args()
+    search = load_search(args.search)
+    if not args.teacher:
+        search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
+    out = args.out or Path("runs") / f"search-{search.model}"
+    (out / "recipes").mkdir(parents=True, exist_ok=True)
+    data = {"data": args.data} if args.data else {}
+    run_all(steps(search, out, args.epochs, data, args.teacher), args.jobs, out / "logs")
+    rows = summarize(search, out)
+    config = json.loads((run_dir(out, 0, search.seeds[0]) / "config.json").read_text())
+    common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
+    results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
+    write_atomic(
+        args.results / f"search-{search.model}.json",
+        json.dumps(results | common | {"trials": rows}, indent=2) + "\n",
+    )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    run(main)

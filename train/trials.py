@@ -1,0 +1,119 @@
+"""Variants of fer_net that `train/search.py` tries, each with one thing changed.
+
+They are registered for the scripts in this folder only, and are no part of the zoo.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.layers import BlurPool2d, ConvNormAct
+from timm.layers.cbam import CbamModule
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from fer_zoo.models._base import cfg
+from fer_zoo.models.fer_net import Block, FerNet, fer_net
+
+__all__ = [
+    "trial_blur_pool",
+    "trial_cbam",
+    "trial_deep",
+    "trial_max_pool",
+    "trial_no_attention",
+    "trial_vit",
+    "trial_wide",
+]
+
+default_cfgs = generate_default_cfgs(
+    {f"{name}.untrained": cfg(name, hf_hub_id=None, fixed_input_size=False) for name in __all__}
+)
+
+
+def _with_pool(model: FerNet, pool: Callable[[int], nn.Module]) -> FerNet:
+    """`pool` makes a module that halves so many channels' resolution, in place of the mean of 2x2 pixels."""
+    in_chs = model.stem.out_channels
+    for stage in model.stages:
+        stage[0] = pool(in_chs)
+        in_chs = stage[-1].conv2.conv.out_channels
+    return model
+
+
+def _with_attention(model: FerNet, attention: Callable[[int], nn.Module]) -> FerNet:
+    """`attention` makes a block's from its channels, in place of squeeze-excitation."""
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.attn = attention(block.conv2.conv.out_channels)
+    return model
+
+
+@register_model
+def trial_max_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Halves the resolution by maxima, as VGG does."""
+    return _with_pool(fer_net(**kwargs), lambda chs: nn.MaxPool2d(2))
+
+
+@register_model
+def trial_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Halves the resolution behind a binomial blur (Zhang 2019, arXiv:1904.11486)."""
+    return _with_pool(fer_net(**kwargs), BlurPool2d)
+
+
+@register_model
+def trial_no_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Blocks without squeeze-excitation."""
+    return _with_attention(fer_net(**kwargs), lambda chs: nn.Identity())
+
+
+@register_model
+def trial_cbam(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """CBAM in place of squeeze-excitation."""
+    return _with_attention(fer_net(**kwargs), CbamModule)
+
+
+@register_model
+def trial_wide(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Half as many channels again."""
+    return fer_net(stem_width=48, widths=(96, 192, 384), **kwargs)
+
+
+@register_model
+def trial_deep(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Three blocks a stage."""
+    return fer_net(depths=(3, 3, 3), **kwargs)
+
+
+class ConvVit(VisionTransformer):
+    """A vision transformer on 12x12 patches that convolutions make (Hassani et al., arXiv:2104.05704)."""
+
+    def __init__(self, in_chans: int = 1, embed_dim: int = 192, **kwargs: Any) -> None:
+        super().__init__(
+            img_size=12,
+            patch_size=1,
+            in_chans=embed_dim,
+            embed_dim=embed_dim,
+            depth=7,
+            num_heads=3,
+            mlp_ratio=2,
+            global_pool="avg",
+            class_token=False,
+            fc_norm=False,
+            **kwargs,
+        )
+        self.convs = nn.Sequential(
+            ConvNormAct(in_chans, embed_dim // 4, 3),
+            nn.MaxPool2d(2),
+            ConvNormAct(embed_dim // 4, embed_dim // 2, 3),
+            nn.MaxPool2d(2),
+            ConvNormAct(embed_dim // 2, embed_dim, 3),
+        )
+
+    def forward_features(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return super().forward_features(self.convs(x), **kwargs)
+
+
+@register_model
+def trial_vit(pretrained: bool = False, **kwargs: Any) -> ConvVit:
+    """A compact convolutional transformer of seven layers, 192 wide."""
+    return build_model_with_cfg(ConvVit, "trial_vit", pretrained, **kwargs)

@@ -18,8 +18,8 @@ from train import controls, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
 from train.mean_gradcam import bands
 from train.networks import create_network
-from train.reproduce import ReproduceError, Step, run_all
 from train.robustness import CONDITIONS
+from train.steps import Step, StepError, run_all
 
 
 def summary(seed: int, **accuracies: list[float]) -> dict:
@@ -114,7 +114,7 @@ def test_a_failing_step_is_named(tmp_path):
     bad = Step("bad", "compare.py", {}, (tmp_path,))
     run_all([good], 1, tmp_path / "logs")
     assert "usage" in (tmp_path / "logs" / "good.log").read_text()
-    with pytest.raises(ReproduceError, match=r"bad failed: error: .*no summary\.json"):
+    with pytest.raises(StepError, match=r"bad failed: error: .*no summary\.json"):
         run_all([good, bad], 2, tmp_path / "logs")
 
 

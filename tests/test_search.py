@@ -7,7 +7,8 @@ import pytest
 from drawn_fer2013 import draw, write_parquet
 from launch import ROOT, run
 
-from train import flagship
+from train import cards, flagship
+from train.evaluate import RESULTS_DIR
 from train.networks import NetworkError
 from train.recipe import RecipeError
 from train.search import SearchError, load_search, table
@@ -93,6 +94,31 @@ def test_every_training_of_the_flagship_has_a_folder_of_its_own(tmp_path):
     assert len({options["out"] for options in fits}) == len(fits)
     taught = [options["teacher"] for options in fits if "teacher" in options]
     assert set(taught) == set(flagship.teachers(tmp_path).values())
+
+
+def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
+    results = json.loads((RESULTS_DIR / "fer_cnn.paper.json").read_text()) | {"model": "fer_cnn.fer2013"}
+    split = results["splits"]["test"] | {"flip_accuracy": 61.5}
+    config = results["run"]["config"]
+    monkeypatch.setattr(cards, "RESULTS_DIR", tmp_path)
+    (tmp_path / "test_reads.jsonl").write_text(json.dumps({"model": "fer_cnn.fer2013"}) + "\n")
+    alone = cards.card(results)
+    assert "seeds" not in alone and "What was tried" not in alone and "FER+" not in alone
+
+    row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
+    (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
+        json.dumps({"seeds": [0, 1], "splits": {"test": row}})
+    )
+    trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
+    (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))
+    config |= {"labels": "ferplus", "recipe_name": "flagship"}
+    results["splits"]["test_clean_ferplus"] = split
+    card = cards.card(results)
+    assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 |" in card
+    assert "| base | 61.00 | +0.00 | 1.500 | +0.000 |" in card
+    assert "clean test, FER+ majority" in card and "--recipe flagship --seed 0 --labels ferplus" in card
+    config["teacher"] = ["a digest"]
+    assert "train/flagship.py" in cards.card(results)
 
 
 @pytest.mark.long

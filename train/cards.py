@@ -10,20 +10,24 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
+from train.search import table as search_table
 
-# Which recipe a tag's weights come from, and what is to be known of it.
-RECIPES = {
-    "paper": (
-        "paper",
-        "They follow the protocol of the course paper that the architecture comes from: Adam, cross-entropy, "
-        "20 epochs, mild augmentation.",
-    ),
-    "fer2013": (
-        "strong",
-        "They come from this project's own recipe, the same for all architectures: a longer schedule, wider "
-        "augmentation, label smoothing and a moving average of the weights.",
-    ),
+# Which recipe the weights of the paper's four networks come from, by tag.
+RECIPES = {"paper": "paper", "fer2013": "strong"}
+
+# What is to be known of a recipe.
+ABOUT = {
+    "paper": "They follow the protocol of the course paper that the architecture comes from: Adam, "
+    "cross-entropy, 20 epochs, mild augmentation.",
+    "strong": "They come from this project's own recipe, the same for all four networks of the course paper: "
+    "a longer schedule, wider augmentation, label smoothing and a moving average of the weights.",
+    "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
+FERPLUS = (
+    " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
+    "own labels are no measure of them, and stand beside those against the majority of the votes."
+)
+TAUGHT = " Besides the labels they learnt what other networks made of the training images."
 
 CARD = """\
 # {model}
@@ -62,7 +66,7 @@ model = timm.create_model("{model}", pretrained=True)  # gray 1x48x48, mean and 
 
 ![Confusion matrix, recall of each expression, and reliability](figures/{model}.png)
 
-## Limits
+{tried}## Limits
 
 It reads expressions in single pictures, never what a person feels, and it reads what FER2013's annotators
 called by these seven words: the labels are noisy, and people agree with them on about 65 % of the images
@@ -73,10 +77,7 @@ medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about p
 ## Make it again
 
 ```sh
-accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed} --data path/to/fer2013
-python train/package.py runs/{arch}-{recipe}-{seed} --tag {tag}{calibrate}
-python train/evaluate.py --model {model} --split validation --data path/to/fer2013
-python train/evaluate.py --model {model} --split test --data path/to/fer2013
+{command}
 ```
 
 The training took {minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
@@ -96,6 +97,7 @@ COLUMNS = (
     ("Brier", "brier", 3),
 )
 SPLITS = {"validation_clean": "clean validation", "test": "test", "test_clean": "clean test"}
+SPLITS |= {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in SPLITS.items()}
 
 
 def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
@@ -107,9 +109,14 @@ def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
 def card(results: dict) -> str:
     """The card of one weight file, as Markdown."""
     arch, _, tag = results["model"].partition(".")
-    recipe, about = RECIPES[tag]
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
+    recipe = config.get("recipe_name") or RECIPES[tag]
+    about = ABOUT[recipe]
+    if config.get("labels") == "ferplus":
+        about += FERPLUS
+    if config.get("teacher"):
+        about += TAUGHT
     return CARD.format(
         model=results["model"],
         arch=arch,
@@ -127,7 +134,7 @@ def card(results: dict) -> str:
             if results["temperature"] == 1
             else f"{results['temperature']:.3f}, fitted on clean validation; the weights hold it already"
         ),
-        figures=_figures(results["splits"]),
+        figures=_figures(results["splits"]) + _seeds(results["model"]),
         reads=_reads(results["model"]),
         header=" | ".join(EXPRESSIONS),
         rule="|".join(["--:"] * len(EXPRESSIONS)),
@@ -136,16 +143,70 @@ def card(results: dict) -> str:
             + " | ".join(f"{results['splits'][key]['recall'][e]:.1f}" for e in EXPRESSIONS)
             + " |"
             for key, title in SPLITS.items()
+            if key in results["splits"]
         ),
-        recipe=recipe,
+        tried=_tried(arch) if tag == "fer2013" else "",
+        command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
-        calibrate=" --data path/to/fer2013" if results["temperature"] != 1 else "",
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
         speed=result["images_per_second"],
         torch=config["versions"]["torch"],
         git=config["git"],
+    )
+
+
+def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -> str:
+    """What makes the weight file again."""
+    if config.get("teacher"):  # whose making takes more than a line
+        return "python train/flagship.py --data path/to/fer2013"
+    seed, data = config["recipe"]["seed"], "--data path/to/fer2013"
+    labels = " --labels ferplus" if config.get("labels") == "ferplus" else ""
+    out = f"runs/{arch}-{recipe}-{seed}"
+    fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}{labels} {data}"
+    evaluate = f"python train/evaluate.py --model {arch}.{tag}"
+    return "\n".join(
+        (
+            fit + (f" --out {out}" if labels else ""),
+            f"python train/package.py {out} --tag {tag}" + (f" {data}" if calibrated else ""),
+            f"{evaluate} --split validation {data}",
+            f"{evaluate} --split test {data}",
+        )
+    )
+
+
+def _seeds(model: str) -> str:
+    """Mean, deviation and ensemble of several seeds, where they were trained."""
+    file = RESULTS_DIR / f"seeds-{model}.json"
+    if not file.exists():
+        return ""
+    results = json.loads(file.read_text())
+    lines = [
+        f"\n\n| {len(results['seeds'])} seeds, mean ± standard deviation | accuracy % | flipped too % "
+        "| ensemble % | ensemble, flipped too % |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for key, title in SPLITS.items():
+        if row := results["splits"].get(key):
+            single = " | ".join(
+                f"{row['mean'][figure]:.2f} ± {row['sd'][figure]:.2f}"
+                for figure in ("accuracy", "flip_accuracy")
+            )
+            joint = row["ensemble"]
+            lines.append(f"| {title} | {single} | {joint['accuracy']:.2f} | {joint['flip_accuracy']:.2f} |")
+    return "\n".join(lines) + "\n\nThe file is the run that is best on clean validation."
+
+
+def _tried(arch: str) -> str:
+    """What the search for the recipe found, where there was one."""
+    file = RESULTS_DIR / f"search-{arch}.json"
+    if not file.exists():
+        return ""
+    results = json.loads(file.read_text())
+    return (
+        f"## What was tried\n\nOne change at a time, {results['epochs']} epochs, on clean validation; the "
+        f"loss is that of the last epoch.\n\n{search_table(results['trials'])}\n\n"
     )
 
 
@@ -156,6 +217,8 @@ def _figures(splits: dict[str, dict]) -> str:
         "|---|" + "--:|" * (1 + len(COLUMNS)),
     ]
     for key, title in SPLITS.items():
+        if key not in splits:
+            continue
         figures = splits[key]
         lines.append(f"| {title} | {figures['n']:,} | {_cells(figures)} |")
         before = figures.get("uncalibrated")

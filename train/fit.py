@@ -114,6 +114,7 @@ def train_model(
     )
     config = config | {
         "model": name,
+        "recipe_name": Path(args.recipe).stem,
         "pretrained": args.pretrained,
         "input_size": args.input_size,
         "label_names": labels,

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import add_data_arguments, create_parser, run
 from train.cv import PREDICTIONS
-from train.reproduce import Step, run_all, table, weight_steps
+from train.reproduce import table, weight_steps
+from train.steps import Step, run_all
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
 RECIPE = "flagship"

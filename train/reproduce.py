@@ -9,14 +9,9 @@ goes on where it was. In the end its accuracies stand beside the published ones.
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,37 +19,11 @@ from train import controls
 from train.cards import RECIPES
 from train.cli import add_data_arguments, create_parser, run
 from train.evaluate import RESULTS_DIR
+from train.steps import Step, run_all
 
 MODELS = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
 STUDIES = ("paper-l2", "paper-30", "paper-weights")  # of the course paper, all on its best network
 FOLDS = 3
-
-
-class ReproduceError(ValueError):
-    """A step that failed; the message names it and its log."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command of this folder.
-
-    Attributes:
-        name: Of its log.
-        script: File name.
-        options: By name, as `--name value`; a list gives several values.
-        runs: Positional arguments.
-    """
-
-    name: str
-    script: str
-    options: dict[str, object]
-    runs: tuple[Path, ...] = ()
-
-    def command(self) -> list[str]:
-        words = [sys.executable, Path(__file__).parent / self.script, *self.runs]
-        for name, value in self.options.items():
-            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
-        return [str(word) for word in words]
 
 
 def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
@@ -97,31 +66,6 @@ def weight_steps(out: Path, model: str, tag: str, data: dict, runs: Iterable[Pat
     return steps
 
 
-def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
-    """Runs steps, so many at a time; each writes a log.
-
-    Raises:
-        ReproduceError: One failed; those that run are waited for, no other is started.
-    """
-    logs.mkdir(parents=True, exist_ok=True)
-
-    def run_one(step: Step) -> tuple[Step, int]:
-        with (logs / f"{step.name}.log").open("w") as log:
-            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, check=False)
-        return step, done.returncode
-
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
-        for done in as_completed([pool.submit(run_one, step) for step in steps]):
-            step, code = done.result()
-            bar.set_postfix_str(step.name)
-            bar.update()
-            if code:
-                pool.shutdown(cancel_futures=True)
-                log = logs / f"{step.name}.log"
-                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
-                raise ReproduceError(f"{step.name} failed: {last} (all of it in {log})")
-
-
 def table(out: Path) -> str:
     """Accuracies made here beside the published ones."""
     lines = [f"{'weights':<24}{'clean validation %':>20}{'test %':>10}{'published %':>14}"]
@@ -159,7 +103,7 @@ def main() -> None:
         options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
         run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
     (out / "weights").mkdir(exist_ok=True)
-    for tag, (recipe, _) in RECIPES.items():
+    for tag, recipe in RECIPES.items():
         for model in MODELS:
             runs = out.glob(f"{model}-{recipe}-[0-9]")
             run_all(weight_steps(out, model, tag, data, runs), 1, logs)

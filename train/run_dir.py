@@ -22,8 +22,8 @@ from torch import nn
 
 from train.files import sha256, write_atomic
 
-# Where it ran and from which commit are records, not settings.
-RECORDS = ("git", "hardware")
+# Where it ran, from which commit, and what its recipe is called are records, not settings.
+RECORDS = ("git", "hardware", "recipe_name")
 
 
 class RunError(ValueError):

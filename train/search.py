@@ -24,7 +24,7 @@ from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 from train.networks import check_name
 from train.recipe import load_recipe
-from train.reproduce import Step, run_all
+from train.steps import Step, run_all
 
 BASE = "base"
 

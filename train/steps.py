@@ -1,0 +1,61 @@
+"""Commands of this folder, run one after the other or side by side, each with a log of its own."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class StepError(ValueError):
+    """A step that failed; the message names it and its log."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of this folder.
+
+    Attributes:
+        name: Of its log.
+        script: File name.
+        options: By name, as `--name value`; a list gives several values.
+        runs: Positional arguments.
+    """
+
+    name: str
+    script: str
+    options: dict[str, object]
+    runs: tuple[Path, ...] = ()
+
+    def command(self) -> list[str]:
+        words = [sys.executable, Path(__file__).parent / self.script, *self.runs]
+        for name, value in self.options.items():
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+        return [str(word) for word in words]
+
+
+def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
+    """Runs steps, so many at a time; each writes a log.
+
+    Raises:
+        StepError: One failed; those that run are waited for, no other is started.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def run_one(step: Step) -> tuple[Step, int]:
+        with (logs / f"{step.name}.log").open("w") as log:
+            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, check=False)
+        return step, done.returncode
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
+        for done in as_completed([pool.submit(run_one, step) for step in steps]):
+            step, code = done.result()
+            bar.set_postfix_str(step.name)
+            bar.update()
+            if code:
+                pool.shutdown(cancel_futures=True)
+                log = logs / f"{step.name}.log"
+                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                raise StepError(f"{step.name} failed: {last} (all of it in {log})")

@@ -1,5 +1,6 @@
 """Commands of this folder, run one after the other or side by side, each with a log of its own."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -43,10 +44,12 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
         StepError: One failed; those that run are waited for, no other is started.
     """
     logs.mkdir(parents=True, exist_ok=True)
+    # those that run side by side share the cores: each would take all of them
+    env = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
 
     def run_one(step: Step) -> tuple[Step, int]:
         with (logs / f"{step.name}.log").open("w") as log:
-            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, check=False)
+            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, env=env, check=False)
         return step, done.returncode
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:

@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 
 
-def run(*args: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+def run(*args: object, cwd: Path = ROOT, timeout: float = 280, **env: str) -> subprocess.CompletedProcess:
     """Runs a script in one process."""
-    return _run([sys.executable, *args], cwd, env)
+    return _run([sys.executable, *args], cwd, env, timeout)
 
 
 def run_two(*args: object) -> subprocess.CompletedProcess:
@@ -24,10 +24,10 @@ def run_two(*args: object) -> subprocess.CompletedProcess:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_addr", "127.0.0.1")
-    return _run([sys.executable, *launcher, "--master_port", port, *args], ROOT, {})
+    return _run([sys.executable, *launcher, "--master_port", port, *args], ROOT, {}, 280)
 
 
-def _run(args: list, cwd: Path, env: dict) -> subprocess.CompletedProcess:
+def _run(args: list, cwd: Path, env: dict, timeout: float) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [str(arg) for arg in args], cwd=cwd, env=ENV | env, capture_output=True, text=True, timeout=280
+        [str(arg) for arg in args], cwd=cwd, env=ENV | env, capture_output=True, text=True, timeout=timeout
     )

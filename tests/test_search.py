@@ -125,7 +125,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
 @pytest.mark.timeout(3000)
 def test_the_flagship_is_rehearsed(source, tmp_path):
     command = ("train/flagship.py", "--data", source, "--epochs", 1, "--jobs", 2, "--out", tmp_path)
-    done = run(*command)
+    done = run(*command, timeout=2400)
     assert done.returncode == 0, done.stderr
     weights = {file.stem for file in (tmp_path / "weights").iterdir()}
     assert weights == {"fer_net.fer2013", "fer_net_tiny.fer2013", "fer_net.ferplus", "fer_cbam.ferplus"}

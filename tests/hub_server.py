@@ -41,7 +41,7 @@ class HubServer(ThreadingHTTPServer):
         lfs: sha256 -> content that was uploaded, committed or not.
         faults: Each is (method, part of the path, what): a status that is answered, or "cut" to close the
             connection halfway through the body.
-        log: "METHOD path" of every request.
+        log: "METHOD path" of every request, and its range.
     """
 
     daemon_threads = True
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.log.append(f"{self.command} {path}")
+        self.server.log.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
         self.cut = (fault := self.server.fault(self.command, path)) == "cut"
         size = int(self.headers.get("Content-Length", 0))
         if self.cut and size:  # an upload that breaks off

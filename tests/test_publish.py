@@ -286,6 +286,18 @@ def test_weights_without_their_results_are_refused(hub, command, monkeypatch, tm
     assert not hub.log
 
 
+def test_labels_in_another_order_are_refused(hub, command, monkeypatch, tmp_path):
+    weights, results = tmp_path / f"{NAME}.safetensors", tmp_path / f"{NAME}.json"
+    turned = json.dumps(EXPRESSIONS[::-1])
+    weights.write_bytes(hub_folder.with_metadata(WEIGHTS_DIR / weights.name, label_names=turned))
+    row = json.loads((RESULTS_DIR / results.name).read_text())
+    results.write_text(json.dumps(row | {"sha256": hub_folder.sha256(weights)}))
+    monkeypatch.setattr("train.evaluate.WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(hub_folder, "RESULTS_DIR", tmp_path)
+    code, shown = command("model", NAME)
+    assert code == 2 and "its labels are neutral, surprise, sad" in shown and not hub.log
+
+
 @pytest.mark.parametrize("name", ["fer_cnn.nothing", "..", "{folder}"])
 def test_unknown_weights(hub, command, tmp_path, name):
     kept = tmp_path / "runs" / "kept"

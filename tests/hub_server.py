@@ -232,14 +232,14 @@ def content_id(path: str, content: bytes) -> str:
     return sha256(content) if path.endswith(LFS_SUFFIXES) else git_hash(content)
 
 
-API = r"/api/(?P<kind>models|spaces)/(?P<repo>[^/]+/[^/]+)"
-GIT = r"/(?P<kind>spaces/)?(?P<repo>[^/]+/[^/]+)"
+API = r"/api/(?P<kind>models|spaces|datasets)/(?P<repo>[^/]+/[^/]+)"
+GIT = r"/(?P<kind>(?:spaces|datasets)/)?(?P<repo>[^/]+/[^/]+)"
 ROUTES = (
     (r"/api/repos/create", ("POST",), Handler.create),
     (r"/api/validate-yaml", ("POST",), lambda self, _: self.answer({"errors": [], "warnings": []})),
     (API, ("GET",), Handler.info),
     (API + r"/revision/(?P<revision>[^/]+)", ("GET",), Handler.info),
-    (API + r"/tree/(?P<revision>[^/]+)", ("GET",), Handler.tree),
+    (API + r"/tree/(?P<revision>[^/]+)(?:/.*)?", ("GET",), Handler.tree),
     (API + r"/branch/(?P<revision>[^/]+)", ("POST",), Handler.branch),
     (API + r"/preupload/(?P<revision>[^/]+)", ("POST",), Handler.preupload),
     (API + r"/commit/(?P<revision>[^/]+)", ("POST",), Handler.commit),

@@ -16,12 +16,15 @@ def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
 
     Args:
         pixels: (B, C, H, W), uint8 or float, 0 to 255.
-        cfg: A pretrained cfg, with `mean` and `std` in units of 0 to 1.
+        cfg: A pretrained cfg, with `mean` and `std` in units of 0 to 1; of three channels, gray gets
+            the averages.
 
     Returns:
         float32 of the same shape; mean 0.5 and std 0.5 give -1 to 1.
     """
     mean, std = (torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std"))
+    if pixels.shape[1] == 1:
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
     return (pixels.float() / 255 - mean) / std
 
 

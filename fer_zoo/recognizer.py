@@ -254,9 +254,7 @@ def _load_named(name: str) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
-        raise ModelError(
-            f"The weights of '{name}' are not installed and could not be fetched ({_reason(error)})."
-        ) from error
+        raise ModelError(f"The model '{name}' cannot be loaded: {_why(error)}.") from error
     trained = _trained_labels(name)
     if trained and trained != _labels(model):
         raise ModelError(
@@ -264,6 +262,34 @@ def _load_named(name: str) -> nn.Module:
             f"but its weights were trained with {', '.join(trained)}."
         )
     return model
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a repository, a folder or the way to the Hub, and what helps."""
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+    from safetensors import SafetensorError
+
+    not_cached = isinstance(error, LocalEntryNotFoundError)
+    cause = error.__cause__ if not_cached and error.__cause__ else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status in (401, 403, 404):
+        return (
+            f"the Hub ({status}) has no such repository, revision or file, or hides it from this token: "
+            "check the name and HF_TOKEN"
+        )
+    if status == 429:
+        return f"the Hub has had too many requests ({status}): wait some minutes"
+    if status:
+        return f"the Hub is at fault ({status}): try again later"
+    if not_cached:
+        return f"it is not in the cache, and the Hub cannot be reached ({_reason(cause)})"
+    if isinstance(error, HTTPError):
+        return f"the connection to the Hub broke off ({_reason(error)}): try again"
+    if isinstance(error, SafetensorError):
+        return f"its model.safetensors is damaged ({_reason(error)})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"its config.json is damaged ({_reason(error)})"
+    return _reason(error)
 
 
 def _trained_labels(name: str) -> tuple[str, ...]:

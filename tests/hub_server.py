@@ -41,7 +41,7 @@ class HubServer(ThreadingHTTPServer):
         lfs: sha256 -> content that was uploaded, committed or not.
         faults: Each is (method, part of the path, what): a status that is answered, or "cut" to close the
             connection halfway through the body.
-        log: "METHOD path" of every request.
+        log: "METHOD path" of every request, and its range.
     """
 
     daemon_threads = True
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.log.append(f"{self.command} {path}")
+        self.server.log.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
         self.cut = (fault := self.server.fault(self.command, path)) == "cut"
         size = int(self.headers.get("Content-Length", 0))
         if self.cut and size:  # an upload that breaks off
@@ -232,14 +232,14 @@ def content_id(path: str, content: bytes) -> str:
     return sha256(content) if path.endswith(LFS_SUFFIXES) else git_hash(content)
 
 
-API = r"/api/(?P<kind>models|spaces)/(?P<repo>[^/]+/[^/]+)"
-GIT = r"/(?P<kind>spaces/)?(?P<repo>[^/]+/[^/]+)"
+API = r"/api/(?P<kind>models|spaces|datasets)/(?P<repo>[^/]+/[^/]+)"
+GIT = r"/(?P<kind>(?:spaces|datasets)/)?(?P<repo>[^/]+/[^/]+)"
 ROUTES = (
     (r"/api/repos/create", ("POST",), Handler.create),
     (r"/api/validate-yaml", ("POST",), lambda self, _: self.answer({"errors": [], "warnings": []})),
     (API, ("GET",), Handler.info),
     (API + r"/revision/(?P<revision>[^/]+)", ("GET",), Handler.info),
-    (API + r"/tree/(?P<revision>[^/]+)", ("GET",), Handler.tree),
+    (API + r"/tree/(?P<revision>[^/]+)(?:/.*)?", ("GET",), Handler.tree),
     (API + r"/branch/(?P<revision>[^/]+)", ("POST",), Handler.branch),
     (API + r"/preupload/(?P<revision>[^/]+)", ("POST",), Handler.preupload),
     (API + r"/commit/(?P<revision>[^/]+)", ("POST",), Handler.commit),

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_server import Repo, running_hub
 from launch import ENV, ROOT, run, run_two
 from PIL import Image
 
@@ -25,7 +26,7 @@ def labelled(out: Path) -> list[dict]:
     return pa.concat_tables(pq.read_table(file) for file in sorted(out.glob("part-*.parquet"))).to_pylist()
 
 
-def command(source: Path, out: Path, *more: object) -> tuple:
+def command(source: Path | str, out: Path, *more: object) -> tuple:
     return ("train/label.py", "--data", source, "--out", out, "--model", MODEL, *more)
 
 
@@ -99,6 +100,20 @@ def test_a_folder_of_photos(examples, tmp_path):
         assert face["label"] == wanted.label and face["score"] == pytest.approx(wanted.score)
 
 
+def test_a_dataset_on_the_hub(parquet, expected, tmp_path):
+    out = tmp_path / "out"
+    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", 1, "--num_machines", 1)
+    launch += ("--mixed_precision", "no", "--dynamo_backend", "no")
+    with running_hub() as hub:
+        hub.repos["dataset", "me/photos"] = repo = Repo(private=False)
+        repo.commit("main", {"train.parquet": parquet.read_bytes()})
+        env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        done = run(*launch, *command("me/photos", out, "--faces", "whole", "--streaming"), **env)
+        assert done.returncode == 0, done.stderr
+        check_rows(labelled(out), expected)
+        assert any("/resolve/" in line and " bytes=" in line for line in hub.log)  # without a whole copy
+
+
 def test_pictures_in_an_archive_are_streamed(examples, tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
@@ -136,7 +151,7 @@ def test_killed_and_started_again_no_row_is_lost_or_doubled(tmp_path):
     before = {file: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
     assert 0 < len(before) < 30
 
-    done = run(*args)
+    done = run_two(*args)
     assert done.returncode == 0, done.stderr
     rows = labelled(out)
     assert len(rows) == 3000 and not list(out.glob("*.tmp"))

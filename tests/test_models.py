@@ -5,6 +5,7 @@ import json
 import pytest
 import timm
 import torch
+from launch import run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models._manipulate import reinit_non_persistent_buffers
@@ -28,6 +29,13 @@ def faces(n: int = 2, chans: int = 1) -> torch.Tensor:
 def create(name: str, **kwargs) -> torch.nn.Module:
     torch.manual_seed(0)
     return timm.create_model(name, **kwargs).eval()
+
+
+def test_importing_the_package_loads_nothing_more_than_timm():
+    code = "import timm, sys; before = set(sys.modules); import fer_zoo; print(*(set(sys.modules) - before))"
+    names = run("-c", code).stdout.split()
+    assert names and {name.partition(".")[0] for name in names} == {"fer_zoo"}
+    assert not {"fer_zoo.recognizer", "fer_zoo.faces"} & set(names)
 
 
 def test_zoo_is_listed_in_timm():

@@ -77,7 +77,7 @@ def test_int8_is_smaller_and_says_nearly_the_same(file, model, faces, tmp_path):
     assert small.stat().st_size < 0.4 * file.stat().st_size
     x = to_input(faces, model)
     exact, rounded = (OnnxModel(path)(x).softmax(1) for path in (file, small))
-    assert (exact - rounded).abs().mean() < 0.03
+    assert (exact - rounded).abs().mean() < 0.005  # weights that saturate on this CPU would give 0.017
     assert OnnxModel(small).pretrained_cfg == OnnxModel(file).pretrained_cfg
 
 

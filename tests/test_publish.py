@@ -82,17 +82,21 @@ def test_what_is_published(published):
         *(".gitattributes", "README.md", "config.json", "model.safetensors"),
         *(f"figures/{NAME}.png", f"results/{NAME}.json", "results/test_reads.jsonl"),
     }
+    results = json.loads(files[f"results/{NAME}.json"])
     config = json.loads(files["config.json"])
     assert tuple(config["label_names"]) == EXPRESSIONS
-    assert config["pretrained_cfg"]["input_size"] == [3, 48, 48]
-    assert config["pretrained_cfg"]["interpolation"] == "bilinear"
+    assert config["temperature"] == results["temperature"]
+    cfg = config["pretrained_cfg"]
+    assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([3, 48, 48], [0.5] * 3, [0.5] * 3)
+    assert cfg["interpolation"] == "bilinear"
 
-    results = json.loads(files[f"results/{NAME}.json"])
     card = ModelCard(files["README.md"].decode())
     assert (card.data.library_name, card.data.pipeline_tag) == ("timm", "image-classification")
     assert (card.data.license, card.data.datasets) == ("apache-2.0", ["fer2013"])
     figures = {(row.dataset_split, row.metric_name): row.metric_value for row in card.data.eval_results}
-    assert figures["test_clean", "accuracy %"] == round(results["splits"]["test_clean"]["accuracy"], 4)
+    for split in ("validation_clean", "test", "test_clean"):
+        for metric, key in (("accuracy %", "accuracy"), ("macro-F1 %", "macro_f1"), ("NLL", "nll")):
+            assert figures[split, metric] == round(results["splits"][split][key], 4)
     links = re.findall(r"\]\(([^)]+)\)", card.text)
     assert links and set(links) <= files.keys()
     assert hub_folder.sha256(publish.OUT_DIR / NAME / "model.safetensors") in card.text
@@ -103,10 +107,13 @@ def test_what_is_published(published):
     assert json.loads(metadata["label_names"]) == list(EXPRESSIONS)
 
 
-def test_pulled_models_have_the_same_logits(published, tmp_path, monkeypatch):
+def test_pulled_models_have_the_same_logits(published, examples, tmp_path, monkeypatch):
     expected = logits(pull(NAME))
     torch.testing.assert_close(logits(pull()), expected, atol=1e-5, rtol=1e-5)
     gray = pull(in_chans=1)
+    assert Recognizer(gray, faces="whole")(examples / "astronaut.jpg")[0].probs == pytest.approx(
+        Recognizer(NAME, faces="whole")(examples / "astronaut.jpg")[0].probs, abs=1e-6
+    )
     gray.pretrained_cfg["input_size"] = (1, 48, 48)
     assert torch.equal(logits(gray), expected)
 
@@ -119,7 +126,7 @@ def test_pulled_models_have_the_same_logits(published, tmp_path, monkeypatch):
 
 
 def test_again_changes_nothing(published, command):
-    assert command("model", NAME) == (0, f"{REPO} is up to date\n")
+    assert command("model", NAME) == (0, f"written: runs/publish/{NAME}\n{REPO} is up to date\n")
     assert all(line.startswith("GET") for line in published.log)
 
 
@@ -134,7 +141,7 @@ def test_a_change_goes_to_a_branch(published, command, monkeypatch):
     before = logits(pull())
     monkeypatch.setattr(hub_folder, "ON_THE_HUB", "## Elsewhere\n\n")
     code, shown = command("model", NAME, "--dry-run")
-    assert code == 0 and shown.startswith(f"{REPO}: changed README.md\n{REPO}: nothing was sent")
+    assert code == 0 and shown.endswith(f"\n{REPO}: changed README.md\n{REPO}: nothing was sent\n")
     assert command("model", NAME, "--revision", "next")[0] == 0
     assert b"## Elsewhere" in published.files(REPO, "next")["README.md"]
     assert b"## Elsewhere" not in published.files(REPO)["README.md"]
@@ -160,7 +167,8 @@ def test_a_space_is_exactly_its_folder(hub, command):
     repo.commit("main", hub.files("me/fer-zoo", kind="space") | {"old.py": b"pass"})
     assert "me/fer-zoo: deleted old.py\n" in command("space", "--repo", "me")[1]
     assert "old.py" not in hub.files("me/fer-zoo", kind="space")
-    assert command("space", "--repo", "me") == (0, "me/fer-zoo is up to date\n")
+    code, shown = command("space", "--repo", "me")
+    assert code == 0 and shown.endswith("me/fer-zoo is up to date\n") and "deleted" not in shown
 
 
 @pytest.mark.parametrize(
@@ -195,29 +203,73 @@ def test_wrong_token_and_no_hub(hub, command, monkeypatch):
     assert code == 2 and "cannot be reached" in shown.splitlines()[-1]
 
 
-def test_half_a_file_is_not_a_model(published):
-    published.faults.append(("GET", "/model.safetensors", "cut"))
-    with pytest.raises(ModelError, match="could not be fetched"):
+@pytest.mark.parametrize(
+    ("method", "fault", "sentence"),
+    [
+        ("HEAD", 401, r"the Hub \(401\) has no such repository, .*: check the name and HF_TOKEN\.$"),
+        ("HEAD", 404, r"the Hub \(404\) has no such repository, .*: check the name and HF_TOKEN\.$"),
+        ("GET", 429, r"too many requests \(429\): wait some minutes\.$"),
+        ("HEAD", 500, r"the Hub is at fault \(500\): try again later\.$"),
+        ("GET", "cut", r"the connection to the Hub broke off .*: try again\.$"),
+    ],
+)
+def test_a_failed_pull_is_one_sentence_and_can_be_repeated(published, method, fault, sentence):
+    published.faults.append((method, "/resolve/main/", fault))
+    with pytest.raises(ModelError, match=rf"^The model 'hf-hub:{REPO}' cannot be loaded: .*{sentence}"):
         Recognizer(f"hf-hub:{REPO}")
     published.faults.clear()
     assert Recognizer(f"hf-hub:{REPO}").labels == EXPRESSIONS
 
 
-@pytest.mark.parametrize("harm", ["damaged", "architecture", "labels"])
-def test_a_repository_with_a_fault_is_one_sentence(published, tmp_path, harm):
+def test_half_a_file_is_completed(published, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 2**16)
+    monkeypatch.setattr("time.sleep", lambda _: published.faults.clear())  # while the client waits
+    published.faults.append(("GET", "/model.safetensors", "cut"))
+    torch.testing.assert_close(logits(pull()), logits(pull(NAME)), atol=1e-5, rtol=1e-5)
+    whole, rest = (line for line in published.log if re.match("GET .*/model.safetensors", line))
+    assert "bytes=" not in whole and re.search(r" bytes=[1-9]\d*-$", rest)
+
+
+def test_what_is_cached_needs_no_hub(published, monkeypatch):
+    expected = logits(pull())
+    dead = "http://127.0.0.1:1"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", dead)
+    template = dead + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    assert torch.equal(logits(pull()), expected)
+    assert Recognizer(f"hf-hub:{REPO}").labels == EXPRESSIONS
+    with pytest.raises(ModelError, match="not in the cache, and the Hub cannot be reached"):
+        Recognizer(f"hf-hub:{REPO}@next")
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        ("weights", "its model.safetensors is damaged"),
+        ("config", "its config.json is damaged"),
+        ("architecture", "Unknown model (fer_unknown)"),
+        ("labels", "calls its classes neutral, surprise, sad, happy, fear, disgust, angry, but"),
+    ],
+)
+def test_a_repository_with_a_fault_is_one_sentence(published, tmp_path, harm, sentence):
     folder = shutil.copytree(publish.OUT_DIR / NAME, tmp_path / harm)
-    config = json.loads((folder / "config.json").read_text())
-    if harm == "damaged":
-        weights = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    elif harm == "architecture":
-        config["architecture"] = "fer_unknown"
+    file = folder / ("model.safetensors" if harm == "weights" else "config.json")
+    if harm in ("weights", "config"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
-        config["label_names"] = config["label_names"][::-1]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError) as error:
-        Recognizer(f"local-dir:{folder}")
-    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+        config = json.loads(file.read_text())
+        config |= (
+            {"architecture": "fer_unknown"}
+            if harm == "architecture"
+            else {"label_names": config["label_names"][::-1]}
+        )
+        file.write_text(json.dumps(config))
+    content = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    published.repos["model", REPO].commit("main", content)
+    for place in (f"local-dir:{folder}", f"hf-hub:{REPO}"):
+        with pytest.raises(ModelError) as error:
+            Recognizer(place)
+        assert place in str(error.value) and sentence in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("harm", ["missing", "other"])
@@ -234,9 +286,25 @@ def test_weights_without_their_results_are_refused(hub, command, monkeypatch, tm
     assert not hub.log
 
 
-def test_unknown_weights(hub, command):
-    code, shown = command("model", "fer_cnn.nothing")
+def test_labels_in_another_order_are_refused(hub, command, monkeypatch, tmp_path):
+    weights, results = tmp_path / f"{NAME}.safetensors", tmp_path / f"{NAME}.json"
+    turned = json.dumps(EXPRESSIONS[::-1])
+    weights.write_bytes(hub_folder.with_metadata(WEIGHTS_DIR / weights.name, label_names=turned))
+    row = json.loads((RESULTS_DIR / results.name).read_text())
+    results.write_text(json.dumps(row | {"sha256": hub_folder.sha256(weights)}))
+    monkeypatch.setattr("train.evaluate.WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(hub_folder, "RESULTS_DIR", tmp_path)
+    code, shown = command("model", NAME)
+    assert code == 2 and "its labels are neutral, surprise, sad" in shown and not hub.log
+
+
+@pytest.mark.parametrize("name", ["fer_cnn.nothing", "..", "{folder}"])
+def test_unknown_weights(hub, command, tmp_path, name):
+    kept = tmp_path / "runs" / "kept"
+    kept.mkdir(parents=True)
+    code, shown = command("model", name.format(folder=kept))
     assert code == 2 and NAME in shown and not hub.log
+    assert kept.exists()
 
 
 def test_by_environment_in_processes_of_their_own(hub, tmp_path):

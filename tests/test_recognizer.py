@@ -238,7 +238,7 @@ def test_weights_that_cannot_be_had(monkeypatch):
         raise OSError("Name or service not known. Try again.\nMany more words")
 
     monkeypatch.setattr("timm.create_model", offline)
-    with pytest.raises(ModelError, match=r"could not be fetched \(Name or service not known\)\.$"):
+    with pytest.raises(ModelError, match=r"'fer_cbam' cannot be loaded: Name or service not known\.$"):
         Recognizer("fer_cbam")
 
 

@@ -14,7 +14,7 @@ import train.cli
 import train.compare
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
-from train import controls, reproduce, robustness
+from train import controls, report, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
 from train.mean_gradcam import bands
 from train.networks import create_network
@@ -93,6 +93,20 @@ def test_controls_differ_from_the_zoo_in_one_thing(name):
     model(torch.randn(2, 1, 48, 48)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert not any(known.startswith("control") for known in timm.list_pretrained())
+
+
+def test_onnx_table_has_int8s_cost_and_the_peer(tmp_path, monkeypatch):
+    times = {kind: {"1": 0.5, "64": 25.0} for kind in ("torch", "onnx", "onnx_int8")}
+    rates = {kind: {"1": 2000.0, "64": 2560.0} for kind in times}
+    accuracy = {"torch": 60.0, "onnx": 60.0, "onnx_int8": 59.25}
+    row = {"milliseconds": times, "faces_per_second": rates, "accuracy": accuracy}
+    peer = {"milliseconds": {"1": 0.42}, "faces_per_second": {"64": 2417.4}}
+    results = {"models": {"a.b": row}, "peers": {"fer 1.0": peer}}
+    (tmp_path / "benchmark-onnx.json").write_text(json.dumps(results))
+    monkeypatch.setattr(report, "RESULTS_DIR", tmp_path)
+    table = report.onnx_table()
+    assert "\n| `a.b` | 0.50 / 2,560 | 0.50 / 2,560 | 0.50 / 2,560 | 0.75 |\n" in table
+    assert "the default model of fer 1.0 takes 0.42 ms for one face and reads 2,417 faces/s" in table
 
 
 def test_bands_lie_about_eyes_and_mouth():

@@ -60,7 +60,7 @@ def write_model(name: str, folder: Path, repo: str) -> None:
 
     Args:
         name: Packaged weights, "arch.tag".
-        folder: Is made.
+        folder: Is made, or emptied, once nothing speaks against it.
         repo: "owner/name", for the card.
 
     Raises:
@@ -70,10 +70,10 @@ def write_model(name: str, folder: Path, repo: str) -> None:
     card = (CARDS_DIR / f"{name}.md").read_text() if (CARDS_DIR / f"{name}.md").exists() else ""
     if results["sha256"] not in card:
         raise ValueError(f"{name}: its card is not of these weights: run python train/report.py")
-    folder.mkdir(parents=True)
+    _empty(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(with_metadata(weight_file(name), results_sha256=sha256(RESULTS_DIR / f"{name}.json")))
-    write_config(name, folder / "config.json")
+    write_config(name, folder / "config.json", results["temperature"])
 
     links = re.findall(r"\]\(((?:figures|results)/[^)]+)\)", card)
     for link in [*links, f"results/{name}.json"]:
@@ -83,6 +83,11 @@ def write_model(name: str, folder: Path, repo: str) -> None:
     head, mark, tail = card.partition("## How well it reads")
     text = f"{head}{ON_THE_HUB.format(repo=repo)}{mark}{tail}"
     (folder / "README.md").write_text(f"---\n{front_matter(results).to_yaml()}\n---\n\n{text}")
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def load_results(name: str) -> dict:
@@ -123,8 +128,14 @@ def with_metadata(weights: Path, **extra: str) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
-def write_config(name: str, path: Path) -> None:
-    """timm's config.json of a three-channel model, in a form that transformers takes as well."""
+def write_config(name: str, path: Path, temperature: float) -> None:
+    """timm's config.json of a three-channel model, in a form that transformers takes as well.
+
+    Args:
+        name: Packaged weights, "arch.tag".
+        path: The file.
+        temperature: What the logits were divided by; a record, for the weights hold it already.
+    """
     model = timm.create_model(name, in_chans=3)
     gray = model.pretrained_cfg
     size = (3, *gray["input_size"][1:])
@@ -133,8 +144,9 @@ def write_config(name: str, path: Path) -> None:
         path,
         model_config={
             "label_names": EXPRESSIONS,
-            "dtype": "float32",
-        },  # else transformers computes in float16
+            "temperature": temperature,
+            "dtype": "float32",  # else transformers computes in float16
+        },
         data_config={"input_size": size, "mean": gray["mean"] * 3, "std": gray["std"] * 3},
     )
     config = json.loads(path.read_text())
@@ -172,7 +184,7 @@ def write_space(folder: Path, repo: str) -> None:
     """Writes the Space: the app, the package with its weights, and what they show.
 
     Args:
-        folder: Is made.
+        folder: Is made, or emptied, once nothing speaks against it.
         repo: "owner/name", for the address of the thumbnail.
 
     Raises:
@@ -181,7 +193,7 @@ def write_space(folder: Path, repo: str) -> None:
     models = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
     for model in models:
         load_results(model)
-    folder.mkdir(parents=True)
+    _empty(folder)
     skip = shutil.ignore_patterns("__pycache__", "*.tmp", ".*")
     for part in ("fer_zoo", "space", "examples"):
         if (ROOT / part).is_dir():

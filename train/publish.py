@@ -10,7 +10,6 @@ again. The token is read from HF_TOKEN or from `hf auth login`; HF_ENDPOINT name
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def publish(api: HfApi, folder: Path, repo: str, repo_type: str, args: argparse.
         if not found:
             print(f"{repo} is up to date")
         elif args.dry_run:
-            print(f"{repo}: nothing was sent; what would be is in {folder}")
+            print(f"{repo}: nothing was sent")
         else:
             print(f"published: {push(api, folder, repo, repo_type, args.revision, args.private)}")
     except (HTTPError, RuntimeError, ConnectionError) as error:  # a failed upload comes as RuntimeError
@@ -144,11 +143,11 @@ def main() -> None:
         repo_type = "model"
     targets = {repository(args.repo, name): name for name in names}
     for repo, name in targets.items():  # all are written before the first is sent
-        shutil.rmtree(OUT_DIR / name, ignore_errors=True)
         if args.kind == "space":
             write_space(OUT_DIR / name, repo)
         else:
             write_model(name, OUT_DIR / name, repo)
+        print(f"written: {OUT_DIR / name}")
     api = HfApi(library_name="fer-zoo")
     for repo, name in targets.items():
         publish(api, OUT_DIR / name, repo, repo_type, args)

@@ -86,13 +86,19 @@ def onnx_table() -> str:
         "| one face, ms / 64 at once, faces/s | PyTorch | ONNX | ONNX int8 | int8 costs, points |",
         "|---|--:|--:|--:|--:|",
     ]
-    for name, row in json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())["models"].items():
+    results = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())
+    for name, row in results["models"].items():
         cells = [
             f"{ms['1']:.2f} / {row['faces_per_second'][kind]['64']:,.0f}"
             for kind, ms in row["milliseconds"].items()
         ]
         loss = row["accuracy"]["torch"] - row["accuracy"]["onnx_int8"]
         rows.append(f"| `{name}` | {' | '.join(cells)} | {loss:.2f} |")
+    for name, row in results.get("peers", {}).items():
+        rows.append(
+            f"\nIn the same run the default model of {name} takes {row['milliseconds']['1']:.2f} ms for one "
+            f"face and reads {row['faces_per_second']['64']:,.0f} faces/s, 64 at once."
+        )
     return "\n".join(rows)
 
 

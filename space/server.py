@@ -12,7 +12,10 @@ from pathlib import Path
 import gradio as gr
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from gradio_client.utils import async_traverse, is_http_url_like
 from starlette.requests import ClientDisconnect
+
+from .fetch import fetch
 
 NONSENSE = "This request could not be answered; /gradio_api/info says what its input should be."
 
@@ -20,7 +23,20 @@ logger = logging.getLogger(__name__)
 
 
 class Blocks(gr.Blocks):
-    """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine."""
+    """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine.
+
+    Files that are named by their address may not be larger than those that are uploaded.
+    """
+
+    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+        async def fetched(file: dict) -> dict:
+            return file | {"path": await fetch(file["path"], self.max_file_size)}
+
+        def elsewhere(value) -> bool:
+            return isinstance(value, dict) and is_http_url_like(value.get("path"))
+
+        inputs = await async_traverse(inputs, fetched, elsewhere)
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
     async def process_api(self, *args, **kwargs):
         try:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import random
 import re
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlparse
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -19,6 +25,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from fer_zoo.images import ImageError, load_image
+from space.fetch import fetch
 from space.readers import MODELS, recognizer
 from space.server import keep_clean
 
@@ -180,6 +187,47 @@ def test_upload_cut_short_leaves_no_traceback(app):
     time.sleep(1)
     httpx.get(app.url)
     assert "Traceback" not in app.log.read_text()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path) -> Iterator[str]:
+    """The address of a server of files, which passes for a public one."""
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self):
+            moved = self.path == "/moved"
+            self.send_response(302 if moved else 200)
+            if moved:
+                self.send_header("Location", "/a/photo.jpg?size=full")
+            self.end_headers()
+            self.wfile.write(b"" if moved else bytes(1000))
+
+        def log_message(self, *args):
+            pass
+
+    async def public(host: str) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr("safehttpx.async_validate_url", public)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://photos.example:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_are_fetched_only_so_large(elsewhere, tmp_path):
+    path = Path(asyncio.run(fetch(f"{elsewhere}/moved", 1000)))
+    assert (path.name, path.read_bytes()) == ("photo.jpg", bytes(1000))
+    with pytest.raises(gr.Error, match="at most 0 MB"):
+        asyncio.run(fetch(f"{elsewhere}/photo.jpg", 999))
+
+
+def test_addresses_of_this_machine_are_not_asked(app):
+    client = Client(app.url, verbose=False)
+    photo = {"path": f"{app.url}/theme.css", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError, match=r"^The file could not be fetched from its address\.$"):
+        client.predict(photo, api_name="/predict")
 
 
 def test_files_that_nobody_deletes_are_deleted(tmp_path):

@@ -34,15 +34,6 @@ from space.video import video_tab
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and what on the face speaks for it."
-TABS = {
-    "Photo": photo_tab,
-    "Live": live_tab,
-    "Video": video_tab,
-    "Compare": compare_tab,
-    "Zoo": zoo_tab,
-    "About": about_tab,
-}
-
 MAX_FILE_SIZE = "25mb"
 SWEEP_SECONDS = 600  # how often files that are too old are looked for
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
@@ -52,9 +43,18 @@ def build() -> gr.Blocks:
     with Blocks(title="fer-zoo", fill_width=True, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as app:
         gr.Markdown(TITLE, elem_id="title")
         with gr.Tabs():
-            for name, tab in TABS.items():
-                with gr.Tab(name):
-                    tab()
+            with gr.Tab("Photo"):
+                photo = photo_tab()
+            with gr.Tab("Live"):
+                live_tab()
+            with gr.Tab("Video"):
+                video_tab()
+            with gr.Tab("Compare") as compare:
+                compare_tab(compare, *photo)
+            with gr.Tab("Zoo"):
+                zoo_tab()
+            with gr.Tab("About"):
+                about_tab()
         endpoints()
     return app.queue(status_update_rate=2, default_concurrency_limit=2, max_size=MAX_WAITING)
 

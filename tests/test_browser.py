@@ -260,6 +260,24 @@ def test_compare_shows_every_model(page, examples):
     assert "Speaks for sad" in cards.first.inner_text()
 
 
+def test_photo_comes_along_to_compare(page, examples):
+    upload(page, examples / "astronaut.jpg")
+    page.wait_for_selector("#map img")
+    happy = page.inner_text("#bars tr.top")
+    open_tab(page, "Compare")
+    wait_for_text(page, "#compare-status", r"models say happy\.$")
+    assert page.locator("#compare-cards article").first.locator("tr.top").inner_text() == happy
+
+    page.locator("#compare-photo").get_by_label("Remove Image").click()
+    wait_for_text(page, "#compare-status", "Add a photo")
+    page.set_input_files("#compare-photo input[type=file]", examples / "grace_hopper.jpg")
+    wait_for_text(page, "#compare-status", r"models say neutral\.$")
+    open_tab(page, "Photo")
+    open_tab(page, "Compare")
+    page.wait_for_timeout(1 * SECONDS)
+    assert "neutral" in page.inner_text("#compare-status"), "what was added here stays"
+
+
 def test_zoo_sorts_and_looks_closer(page):
     open_tab(page, "Zoo")
     rows = page.locator("#zoo-table tbody tr")
@@ -300,9 +318,7 @@ def test_no_barrier_that_axe_finds(page, app, clip, theme):
     page.goto(f"{app.url}/?__theme={theme}")
     page.wait_for_selector("#photo input[type=file]", state="attached")
     for tab in TABS:
-        open_tab(page, tab)
-        if tab != "Live":  # its parts are the others' too
-            fill(page, tab, clip)
+        show_something(page, tab, clip)
         page.wait_for_timeout(0.5 * SECONDS)  # colours fade in
         found = Axe().run(page).response["violations"]
         assert not found, [(tab, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
@@ -311,10 +327,17 @@ def test_no_barrier_that_axe_finds(page, app, clip, theme):
 def test_fits_on_a_phone(page, clip):
     page.set_viewport_size({"width": 360, "height": 740})
     for tab in TABS:
-        open_tab(page, tab)
-        if tab != "Live":
-            fill(page, tab, clip)
+        show_something(page, tab, clip)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+
+
+def show_something(page, tab: str, clip) -> None:
+    """Open a tab, one after the other, and fill it."""
+    open_tab(page, tab)
+    if tab == "Compare":  # the photo has come along
+        page.wait_for_selector("#compare-cards img")
+    elif tab != "Live":  # its parts are the others', too
+        fill(page, tab, clip)
 
 
 def open_tab(page, name: str) -> None:

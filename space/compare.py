@@ -44,10 +44,23 @@ class Answer:
     milliseconds: float  # to read the face, once it is found and cut out
 
 
-def compare(path: str | None, whole: bool, expression: str, reading: Reading | None) -> list:
-    """The whole screen for a new photo."""
+@dataclass(frozen=True)
+class Comparison:
+    """What is kept of a photo between two events: numbers and small crops, never the photo."""
+
+    path: str
+    whole: bool  # the picture was taken as one face
+    answers: list[Answer]
+
+
+def compare(
+    path: str | None, whole: bool, expression: str, reading: Reading | None, shown: Comparison | None
+) -> list:
+    """The whole screen for a photo that is not there yet."""
     if path is None:
         return [START, None, None]
+    if shown and (shown.path, shown.whole) == (path, whole):
+        return [gr.skip()] * 3
     try:
         crop, count = largest_face(path, whole, reading)  # cut out once, for all models
     except ImageError as error:
@@ -58,7 +71,8 @@ def compare(path: str | None, whole: bool, expression: str, reading: Reading | N
     label, votes = Counter(answer.face.label for answer in answers).most_common(1)[0]
     which = "The largest face" if count > 1 else "The face"
     found = f"{which}: {votes} of {len(answers)} models say **{label}**."
-    return [found, answers, show(answers, expression)]
+    comparison = Comparison(path, whole, answers)
+    return [found, comparison, show(comparison, expression)]
 
 
 def largest_face(path: str, whole: bool, reading: Reading | None) -> tuple[Image.Image | None, int]:
@@ -81,12 +95,12 @@ def ask(model: str, crop: Image.Image) -> Answer:
     return Answer(model, face, reader.explain(face), 1000 * min(seconds))
 
 
-def show(answers: list[Answer] | None, expression: str) -> str | None:
+def show(comparison: Comparison | None, expression: str) -> str | None:
     """A card for each model: bars, time, and the map of one expression."""
-    if answers is None:
+    if comparison is None:
         return None
     cards = []
-    for answer in answers:
+    for answer in comparison.answers:
         face = answer.face
         wanted = face.label if expression == OWN else expression
         sure = "Expression:" if face.confidence >= sure_from(answer.model) else "Unsure, perhaps"
@@ -104,7 +118,7 @@ def compare_tab(
     tab: gr.Tab, photo_of_visitor: gr.Image, photo_is_face: gr.Checkbox, reading: gr.State
 ) -> None:
     """The tab itself, and what `photo_tab` gives: its photo comes along where there is no other yet."""
-    answers = gr.State(time_to_live=KEPT_SECONDS)
+    comparison = gr.State(time_to_live=KEPT_SECONDS)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             photo = photo_input("compare-photo")
@@ -121,12 +135,12 @@ def compare_tab(
     gr.on(
         [photo.change, whole.input],
         compare,
-        [photo, whole, expression, reading],
-        [status, answers, cards],
+        [photo, whole, expression, reading, comparison],
+        [status, comparison, cards],
         api_visibility="private",
         show_progress_on=[status, cards],
     )
-    expression.input(show, [answers, expression], cards, api_visibility="private", show_progress="hidden")
+    expression.input(show, [comparison, expression], cards, api_visibility="private", show_progress="hidden")
     tab.select(
         None,
         [photo, whole, photo_of_visitor, photo_is_face],

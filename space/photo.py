@@ -202,6 +202,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
             status = gr.Markdown(START, elem_id="status", elem_classes="status")
             shown = gr.Image(
                 label="Faces",
+                show_label=False,  # it would hide boxes
                 format="jpeg",
                 visible=False,
                 interactive=False,

@@ -76,7 +76,8 @@ table.sortable [aria-sort=descending] button::after { content: "\\a0↓"; opacit
 .scroll { overflow-x: auto; }
 ul.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 0; padding: 0; list-style: none; }
 ul.legend span { display: inline-block; width: 0.75em; height: 0.75em; margin-right: 6px; }
-#face .grid-container { grid-template-columns: repeat(auto-fill, 148px); grid-auto-rows: auto; }
+#face .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 148px));
+  grid-auto-rows: auto; }
 #face .grid-wrap { min-height: 0; height: auto; }
 p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-left: 10px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px; }

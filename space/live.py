@@ -35,17 +35,33 @@ START = (
 )
 WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every face, with bars below.</p>"
 
-# Says how long it took from a frame's departure to its answer on the screen. The server always reads the
-# newest frame that it has, so that was the last one to leave before it began.
-SPEED = """
-const left = [];
-new PerformanceObserver((list) => {
-  for (const { name, startTime } of list.getEntries()) if (name.includes("/stream/")) left.push(startTime);
+# No frame leaves while another is on its way, so that none queue up where the line is slow. Stop is clicked
+# when the time is up: where Gradio ends a recording by itself, a frame that just leaves can begin another.
+# Says how long it took from a frame's departure to its answer on the screen: the server always reads the
+# newest frame it has, so that was the last one to leave before it began.
+SCRIPT = """
+const left = [], fetch = window.fetch;
+let underway = false, stream, last;
+window.fetch = async (...request) => {
+  const url = String(request[0]);
+  if (!/\\/stream\\/\\w+$/.test(url)) return fetch(...request);
+  if (url !== stream) {
+    stream = url;
+    setTimeout(() => {
+      if (url === stream && performance.now() - last < 1000) // it has not been stopped
+        document.querySelector("#camera .capture-button").click();
+    }, props.milliseconds);
+  }
+  last = performance.now();
+  if (underway) return new Response("{}");
+  underway = true;
+  left.push(last);
   left.splice(0, left.length - 50);
-}).observe({ type: "resource" });
+  try { return await fetch(...request); } finally { underway = false; }
+};
 element.addEventListener("load", ({ target }) => {
-  const began = performance.now() - target.dataset.milliseconds;
-  const latency = performance.now() - (left.findLast((time) => time < began) ?? began);
+  const now = performance.now(), began = now - target.dataset.milliseconds;
+  const latency = now - (left.findLast((time) => time < began) ?? began);
   document.querySelector("#live-speed p").textContent =
     `${target.dataset.rate} frames/s · ${latency.toFixed()} ms from camera to screen`;
 }, true);
@@ -174,7 +190,13 @@ def live_tab() -> None:
             )
             heat = gr.Checkbox(label="Show what speaks for it (Grad-CAM)", elem_id="live-heat")
         with gr.Column(scale=3, min_width=300):
-            frame = gr.HTML(WHAT_COMES, js_on_load=SPEED, elem_id="live-frame", apply_default_css=False)
+            frame = gr.HTML(
+                WHAT_COMES,
+                js_on_load=SCRIPT,
+                milliseconds=1000 * TIME_LIMIT,
+                elem_id="live-frame",
+                apply_default_css=False,
+            )
             gr.HTML("<p></p>", elem_id="live-speed", apply_default_css=False)
             faces = gr.HTML(elem_id="live-faces", apply_default_css=False)
     camera.stream(
@@ -182,7 +204,7 @@ def live_tab() -> None:
         [camera, model, smoothing, heat, session],
         [frame, faces, session],
         stream_every=EVERY,
-        time_limit=TIME_LIMIT,
+        time_limit=TIME_LIMIT + 10,  # for who does not stop
         concurrency_limit=VISITORS,
         show_progress="hidden",
         api_visibility="private",

@@ -300,15 +300,19 @@ def test_about_says_what_it_sees_and_where_the_law_forbids_it(page):
     assert page.locator("#about-recall tr").count() == len(EXPRESSIONS)
 
 
-@pytest.mark.long
 def test_live_ends_by_itself(page):
     open_tab(page, "Live")
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.evaluate(
+        "limit => { const wait = window.setTimeout;"
+        " window.setTimeout = (f, ms, ...rest) => wait(f, ms == limit ? 5000 : ms, ...rest); }",
+        TIME_LIMIT * SECONDS,
+    )
     page.locator("#camera").get_by_text("Record", exact=True).click()
     page.wait_for_selector("#live-frame img")
-    page.wait_for_timeout((TIME_LIMIT - 20) * SECONDS)
-    assert page.locator("#camera").get_by_text("Stop", exact=True).is_visible()
     page.locator("#camera").get_by_text("Record", exact=True).wait_for()
+    page.wait_for_timeout(3 * SECONDS)
+    assert page.locator("#camera").get_by_text("Record", exact=True).is_visible(), "it does not begin again"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -130,11 +130,13 @@ def video_tab() -> None:
             color_map=COLORS,
             colors_in_legend=[],
             y_lim=[0, 100],
-            caption="Drag over a part of it to see the clip from there.",
             height=300,
             elem_id="timeline",
         )
-        gr.HTML(legend(COLORS), apply_default_css=False)
+        gr.HTML(
+            legend(COLORS) + "<p>Drag over a part of the timeline to see the clip from there.</p>",
+            apply_default_css=False,
+        )
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
     start.click(
         read_clip,

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 # Read by gradio on import: no usage statistics leave this machine.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -27,32 +28,33 @@ from space.live import live_tab
 from space.photo import photo_tab
 from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
-from space.server import EXCEPTION_HANDLERS, Blocks
+from space.server import EXCEPTION_HANDLERS, Blocks, keep_clean
 from space.theme import CSS, HEAD, THEME
 from space.video import video_tab
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and what on the face speaks for it."
-TABS = {
-    "Photo": photo_tab,
-    "Live": live_tab,
-    "Video": video_tab,
-    "Compare": compare_tab,
-    "Zoo": zoo_tab,
-    "About": about_tab,
-}
-
 MAX_FILE_SIZE = "25mb"
+SWEEP_SECONDS = 600  # how often files that are too old are looked for
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
 
 
 def build() -> gr.Blocks:
-    with Blocks(title="fer-zoo", fill_width=True, delete_cache=(600, KEPT_SECONDS)) as app:
+    with Blocks(title="fer-zoo", fill_width=True, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as app:
         gr.Markdown(TITLE, elem_id="title")
         with gr.Tabs():
-            for name, tab in TABS.items():
-                with gr.Tab(name):
-                    tab()
+            with gr.Tab("Photo"):
+                photo = photo_tab()
+            with gr.Tab("Live"):
+                live_tab()
+            with gr.Tab("Video"):
+                video_tab()
+            with gr.Tab("Compare") as compare:
+                compare_tab(compare, *photo)
+            with gr.Tab("Zoo"):
+                zoo_tab()
+            with gr.Tab("About"):
+                about_tab()
         endpoints()
     return app.queue(status_update_rate=2, default_concurrency_limit=2, max_size=MAX_WAITING)
 
@@ -70,7 +72,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that files are deleted
     with TemporaryDirectory(prefix="fer-zoo-") as files:
         os.environ["GRADIO_TEMP_DIR"] = files
-        build().launch(
+        app = build()
+        # later than Gradio itself, which would otherwise remember for ever what it did not find
+        keep_clean(Path(files), SWEEP_SECONDS, KEPT_SECONDS + 2 * SWEEP_SECONDS)
+        app.launch(
             theme=THEME,
             css=CSS,
             head=HEAD,

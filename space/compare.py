@@ -7,16 +7,27 @@ from collections import Counter
 from dataclasses import dataclass
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from fer_zoo.drawing import overlay
+from fer_zoo.faces import Detection, crop_face
 from fer_zoo.images import ImageError
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Explanation, Face
 
 from .html import bars, picture
-from .photo import NO_FACE, START
-from .readers import EXAMPLES, KEPT_SECONDS, MODELS, photo_input, read_photo, recognizer, sure_from
+from .photo import NO_FACE, START, Reading
+from .readers import (
+    EXAMPLES,
+    KEPT_SECONDS,
+    MODELS,
+    photo_input,
+    read_image,
+    read_photo,
+    recognizer,
+    sure_from,
+)
 
 MAP_SIZE = 256  # pixels
 REPEATS = 3  # the fastest counts: others may use the machine at the same time
@@ -33,22 +44,45 @@ class Answer:
     milliseconds: float  # to read the face, once it is found and cut out
 
 
-def compare(path: str | None, whole: bool, expression: str) -> list:
-    """The whole screen for a new photo."""
+@dataclass(frozen=True)
+class Comparison:
+    """What is kept of a photo between two events: numbers and small crops, never the photo."""
+
+    path: str
+    whole: bool  # the picture was taken as one face
+    answers: list[Answer]
+
+
+def compare(
+    path: str | None, whole: bool, expression: str, reading: Reading | None, shown: Comparison | None
+) -> list:
+    """The whole screen for a photo that is not there yet."""
     if path is None:
         return [START, None, None]
+    if shown and (shown.path, shown.whole) == (path, whole):
+        return [gr.skip()] * 3
     try:
-        _, faces = read_photo(path, MODELS[0], whole)
+        crop, count = largest_face(path, whole, reading)  # cut out once, for all models
     except ImageError as error:
         return [str(error), None, None]
-    if not faces:
+    if crop is None:
         return [NO_FACE, None, None]
-    crop = faces[0].crop  # cut out once, for all models
     answers = [ask(model, crop) for model in MODELS]
     label, votes = Counter(answer.face.label for answer in answers).most_common(1)[0]
-    which = "The largest face" if len(faces) > 1 else "The face"
+    which = "The largest face" if count > 1 else "The face"
     found = f"{which}: {votes} of {len(answers)} models say **{label}**."
-    return [found, answers, show(answers, expression)]
+    comparison = Comparison(path, whole, answers)
+    return [found, comparison, show(comparison, expression)]
+
+
+def largest_face(path: str, whole: bool, reading: Reading | None) -> tuple[Image.Image | None, int]:
+    """The largest face, cut out, and how many there are; those that Photo has found are not sought again."""
+    if reading and (reading.path, reading.whole) == (path, whole):
+        face = reading.faces[0]
+        place = Detection(face.box, face.score, face.landmarks, framed=whole)
+        return crop_face(np.asarray(read_image(path)), place), len(reading.faces)
+    _, faces = read_photo(path, MODELS[0], whole)
+    return faces[0].crop if faces else None, len(faces)
 
 
 def ask(model: str, crop: Image.Image) -> Answer:
@@ -61,12 +95,12 @@ def ask(model: str, crop: Image.Image) -> Answer:
     return Answer(model, face, reader.explain(face), 1000 * min(seconds))
 
 
-def show(answers: list[Answer] | None, expression: str) -> str | None:
+def show(comparison: Comparison | None, expression: str) -> str | None:
     """A card for each model: bars, time, and the map of one expression."""
-    if answers is None:
+    if comparison is None:
         return None
     cards = []
-    for answer in answers:
+    for answer in comparison.answers:
         face = answer.face
         wanted = face.label if expression == OWN else expression
         sure = "Expression:" if face.confidence >= sure_from(answer.model) else "Unsure, perhaps"
@@ -80,8 +114,11 @@ def show(answers: list[Answer] | None, expression: str) -> str | None:
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def compare_tab() -> None:
-    answers = gr.State(time_to_live=KEPT_SECONDS)
+def compare_tab(
+    tab: gr.Tab, photo_of_visitor: gr.Image, photo_is_face: gr.Checkbox, reading: gr.State
+) -> None:
+    """The tab itself, and what `photo_tab` gives: its photo comes along where there is no other yet."""
+    comparison = gr.State(time_to_live=KEPT_SECONDS)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             photo = photo_input("compare-photo")
@@ -98,9 +135,16 @@ def compare_tab() -> None:
     gr.on(
         [photo.change, whole.input],
         compare,
-        [photo, whole, expression],
-        [status, answers, cards],
+        [photo, whole, expression, reading, comparison],
+        [status, comparison, cards],
         api_visibility="private",
         show_progress_on=[status, cards],
     )
-    expression.input(show, [answers, expression], cards, api_visibility="private", show_progress="hidden")
+    expression.input(show, [comparison, expression], cards, api_visibility="private", show_progress="hidden")
+    tab.select(
+        None,
+        [photo, whole, photo_of_visitor, photo_is_face],
+        [photo, whole],
+        js="(photo, whole, other, otherWhole) => (photo ? [photo, whole] : [other, otherWhole])",
+        api_visibility="private",
+    )

@@ -48,10 +48,8 @@ def heat_table(
         + "</tr>"
         for name, values in rows.items()
     )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="heat">'
-        f'<caption>{caption}</caption><tr><th scope="col">{corner}</th>{head}</tr>{body}</table></div>'
-    )
+    table = f'<table class="heat"><tr><th scope="col">{corner}</th>{head}</tr>{body}</table>'
+    return scrollable(table, caption)
 
 
 def sortable_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
@@ -61,10 +59,23 @@ def sortable_table(columns: Sequence[str], rows: Sequence[Sequence[str]], captio
         f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for name, *cells in rows
     )
+    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return scrollable(table, caption)
+
+
+def scrollable(table: str, caption: str) -> str:
+    """A table that may be wider than the screen, below a caption that is not."""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="sortable">'
-        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p>{caption}</p><div class="scroll" tabindex="0" role="region" aria-label="{caption}">{table}</div>'
     )
+
+
+def legend(colors: Mapping[str, str]) -> str:
+    """What the colours of a plot mean; Gradio's own legend is cut off where it has no room."""
+    entries = "".join(
+        f'<li><span style="background: {color}"></span>{name}</li>' for name, color in colors.items()
+    )
+    return f'<ul class="legend">{entries}</ul>'
 
 
 def picture(image: Image.Image, alt: str, **attributes: object) -> str:

@@ -26,9 +26,46 @@ VISITORS = 2  # who are served at the same time; others wait their turn
 MAX_FRAME = 4_000_000  # characters of a frame as it arrives
 STRIP_SECONDS = 30
 STRIP_STEP = 0.25  # seconds; a column of the strip
+STRIP_GAP = 1.0  # seconds; who was not seen for longer leaves a gap in it
 STRIP_FACES = 4  # the latest
 
-START = "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes."
+START = (
+    "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes. "
+    f"{VISITORS} visitors are served at a time; others wait for their turn."
+)
+WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every face, with bars below.</p>"
+
+# No frame leaves while another is on its way, so that none queue up where the line is slow. Stop is clicked
+# when the time is up: where Gradio ends a recording by itself, a frame that just leaves can begin another.
+# Says how long it took from a frame's departure to its answer on the screen: the server always reads the
+# newest frame it has, so that was the last one to leave before it began.
+SCRIPT = """
+const left = [], fetch = window.fetch;
+let underway = false, stream, last;
+window.fetch = async (...request) => {
+  const url = String(request[0]);
+  if (!/\\/stream\\/\\w+$/.test(url)) return fetch(...request);
+  if (url !== stream) {
+    stream = url;
+    setTimeout(() => {
+      if (url === stream && performance.now() - last < 1000) // it has not been stopped
+        document.querySelector("#camera .capture-button").click();
+    }, props.milliseconds);
+  }
+  last = performance.now();
+  if (underway) return new Response("{}");
+  underway = true;
+  left.push(last);
+  left.splice(0, left.length - 50);
+  try { return await fetch(...request); } finally { underway = false; }
+};
+element.addEventListener("load", ({ target }) => {
+  const now = performance.now(), began = now - target.dataset.milliseconds;
+  const latency = now - (left.findLast((time) => time < began) ?? began);
+  document.querySelector("#live-speed p").textContent =
+    `${target.dataset.rate} frames/s · ${latency.toFixed()} ms from camera to screen`;
+}, true);
+"""
 
 
 @dataclass
@@ -80,18 +117,20 @@ def read_frame(
     if heat:
         image = with_maps(image, tracks, model)
     sure = sure_from(model)
-    shown = picture(
-        draw_faces(image, tracks, sure_from=sure), "The camera, with a numbered box around every face"
-    )
+    drawn = draw_faces(image, tracks, sure_from=sure)
     now = time.monotonic()
     session.answered.append(now)
-    speed = f"{session.frames_per_second():.1f} frames/s · {1000 * (now - started):.0f} ms a frame"
+    shown = picture(
+        drawn,
+        "The camera, with a numbered box around every face",
+        data_rate=f"{session.frames_per_second():.1f}",
+        data_milliseconds=f"{1000 * (now - started):.0f}",
+    )
     found = "".join(
         bars(t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{answer(t, sure)}</b>')
         for t in tracks
     )
-    frame_html = f'<div class="frame">{shown}<p>{speed}</p></div>'
-    return frame_html, f"{found or '<p>No face in sight.</p>'}{strip(session, started)}", session
+    return shown, f"{found or '<p>No face in sight.</p>'}{strip(session, started)}", session
 
 
 def answer(track: Track, sure: float) -> str:
@@ -112,20 +151,24 @@ def with_maps(image: Image.Image, tracks: list[Track], model: str) -> Image.Imag
 def strip(session: Session, now: float) -> str:
     """The last half minute, a row a face: the colour is the expression, the height its probability."""
     numbers = sorted({number for _, seen in session.strip for number in seen})
+    times = [then for then, _ in session.strip] + [now]
     rows = []
     for number in numbers[-STRIP_FACES:]:
         columns = "".join(
             f'<rect x="{STRIP_SECONDS - (now - then):.2f}" y="{1 - seen[number][1]:.2f}" '
-            f'width="{STRIP_STEP * 1.5}" height="{seen[number][1]:.2f}" fill="{COLORS[seen[number][0]]}"/>'
-            for then, seen in session.strip
+            f'width="{min(after - then, STRIP_GAP):.2f}" height="{seen[number][1]:.2f}" '
+            f'fill="{COLORS[seen[number][0]]}"/>'
+            for (then, seen), after in zip(session.strip, times[1:], strict=True)
             if number in seen
         )
         rows.append(
-            f'<p>Face {number}, last {STRIP_SECONDS} s</p><svg class="strip" role="img" '
+            f'<p>Face {number}</p><svg class="strip" role="img" '
             f'aria-label="Expressions of face {number} over the last {STRIP_SECONDS} seconds" '
-            f'viewBox="0 0 {STRIP_SECONDS} 1" preserveAspectRatio="none">{columns}</svg>'
+            f'viewBox="0 0 {STRIP_SECONDS} 1" preserveAspectRatio="none" '
+            f'shape-rendering="crispEdges">{columns}</svg>'
         )
-    return "".join(rows)
+    ends = f'<p class="ends"><span>{STRIP_SECONDS} s ago</span><span>now</span></p>'
+    return "".join(rows) + ends if rows else ""
 
 
 def live_tab() -> None:
@@ -147,14 +190,21 @@ def live_tab() -> None:
             )
             heat = gr.Checkbox(label="Show what speaks for it (Grad-CAM)", elem_id="live-heat")
         with gr.Column(scale=3, min_width=300):
-            frame = gr.HTML(elem_id="live-frame", apply_default_css=False)
+            frame = gr.HTML(
+                WHAT_COMES,
+                js_on_load=SCRIPT,
+                milliseconds=1000 * TIME_LIMIT,
+                elem_id="live-frame",
+                apply_default_css=False,
+            )
+            gr.HTML("<p></p>", elem_id="live-speed", apply_default_css=False)
             faces = gr.HTML(elem_id="live-faces", apply_default_css=False)
     camera.stream(
         read_frame,
         [camera, model, smoothing, heat, session],
         [frame, faces, session],
         stream_every=EVERY,
-        time_limit=TIME_LIMIT,
+        time_limit=TIME_LIMIT + 10,  # for who does not stop
         concurrency_limit=VISITORS,
         show_progress="hidden",
         api_visibility="private",

@@ -43,6 +43,7 @@ class Reading:
     """What is kept of a photo between two events: numbers and small crops, never the photo."""
 
     path: str
+    whole: bool  # the picture was taken as one face
     model: str
     faces: list[Face]
     explanations: list[Explanation]
@@ -62,6 +63,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
     shown = draw_faces(image, faces, sure_from=sure_from(model))
     reading = Reading(
         path,
+        whole,
         model,
         [replace(face, crop=face.crop.resize((FACE_SIZE, FACE_SIZE))) for face in faces],
         recognizer(model).explain(faces),
@@ -124,7 +126,7 @@ def verdict(face: Face, model: str) -> str:
         )
     return bars(face.probs, f"Unsure, perhaps <b>{face.label}</b>") + (
         f'<p class="unsure">{why} Take the first two or three expressions together, ask the other models '
-        "under Compare, or try a sharper, brighter, more frontal photo of the face.</p>"
+        "under Compare, where this photo comes along, or try a sharper, brighter, more frontal one.</p>"
     )
 
 
@@ -187,7 +189,8 @@ def download(label: str, save, reading: gr.State, elem_id: str) -> None:
     )
 
 
-def photo_tab() -> None:
+def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
+    """Its photo, whether that is taken as one face, and what was read of it, for other tabs."""
     reading, number = gr.State(time_to_live=KEPT_SECONDS), gr.State()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -199,6 +202,7 @@ def photo_tab() -> None:
             status = gr.Markdown(START, elem_id="status", elem_classes="status")
             shown = gr.Image(
                 label="Faces",
+                show_label=False,  # it would hide boxes
                 format="jpeg",
                 visible=False,
                 interactive=False,
@@ -256,3 +260,4 @@ def photo_tab() -> None:
     gallery.select(choose_face, reading, face, **private)
     shown.select(face_at, reading, [gallery, *face], **private)
     expression.input(show_map, [reading, number, expression], [heat, words], **private)
+    return photo, whole, reading

@@ -1,14 +1,21 @@
-"""Gradio's server, told to answer what it cannot make sense of with one sentence, and to log one line."""
+"""Gradio's server, told to answer what it cannot make sense of with one sentence, and to leave no files."""
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from gradio_client.utils import async_traverse, is_http_url_like
+from starlette.requests import ClientDisconnect
+
+from .fetch import fetch
 
 NONSENSE = "This request could not be answered; /gradio_api/info says what its input should be."
 
@@ -16,7 +23,20 @@ logger = logging.getLogger(__name__)
 
 
 class Blocks(gr.Blocks):
-    """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine."""
+    """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine.
+
+    Files that are named by their address may not be larger than those that are uploaded.
+    """
+
+    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+        async def fetched(file: dict) -> dict:
+            return file | {"path": await fetch(file["path"], self.max_file_size)}
+
+        def elsewhere(value) -> bool:
+            return isinstance(value, dict) and is_http_url_like(value.get("path"))
+
+        inputs = await async_traverse(inputs, fetched, elsewhere)
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
     async def process_api(self, *args, **kwargs):
         try:
@@ -34,5 +54,31 @@ async def refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": NONSENSE}, status_code=400)
 
 
-# What Gradio's routes raise on ids, indices and types that do not exist.
-EXCEPTION_HANDLERS = dict.fromkeys((LookupError, ValueError, TypeError, AttributeError), refuse)
+# What Gradio's routes raise on ids, indices and types that do not exist, and when a visitor leaves.
+EXCEPTION_HANDLERS = dict.fromkeys(
+    (LookupError, ValueError, TypeError, AttributeError, ClientDisconnect), refuse
+)
+
+
+def keep_clean(folder: Path, every: float, seconds: float) -> None:
+    """Delete what Gradio loses track of, from now on and in a thread that ends with the program.
+
+    Such are uploads that were cut short and the empty folders of deleted files. What is in the folder now
+    stays.
+
+    Args:
+        folder: Where Gradio puts files.
+        every: Seconds between two looks.
+        seconds: Files and folders older than this are deleted.
+    """
+    kept = set(folder.rglob("*"))
+
+    def sweep() -> None:
+        while True:
+            time.sleep(every)
+            for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+                with suppress(OSError):  # deleted in the meantime, or a folder that is not empty
+                    if path not in kept and time.time() - path.lstat().st_ctime > seconds:
+                        path.rmdir() if path.is_dir() else path.unlink()
+
+    threading.Thread(target=sweep, daemon=True).start()

@@ -45,32 +45,39 @@ CSS = """
 .dark { --color-accent: var(--primary-400); }
 .gradio-container > main { max-width: 1240px; margin: 0 auto; }
 footer .divider { display: none; }
-#title h1 { margin-bottom: 0; letter-spacing: -0.02em; }
-#title p { color: var(--body-text-color-subdued); }
+#title h1 { margin: 0; letter-spacing: -0.02em; }
+#title p { margin-top: 4px; color: var(--body-text-color-subdued); }
 .status p { margin: 0; }
+.gradio-container .html-container { padding: 0; }
 table:is(.bars, .heat, .sortable) { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-table:is(.bars, .heat, .sortable) caption { padding-bottom: 6px; text-align: left; }
+table.bars caption { padding-bottom: 6px; text-align: left; }
 table.bars { width: 100%; }
 table.bars :is(th, td) { padding: 3px 0; }
 table.bars th { width: 5.5em; text-align: left; font-weight: 400; }
 table.bars td:last-child { width: 4.2em; text-align: right; }
 table.bars div { height: 1em; min-width: 2px; border-radius: 3px; }
 table.bars tr.top :is(th, td) { font-weight: 700; }
-table.heat th { padding: 4px 8px; text-align: left; font-weight: 400; }
-table.heat td { min-width: 3.6em; padding: 4px 8px; text-align: right;
+table.heat th { padding: 4px 7px; text-align: left; font-weight: 400; }
+table.heat td { min-width: 3em; padding: 4px 7px; text-align: right;
   background: color-mix(in srgb, var(--primary-500) calc(var(--share) * 0.55), transparent); }
 table.sortable { width: 100%; }
-table.sortable :is(th, td) { padding: 6px 8px; white-space: nowrap; }
+table.sortable :is(th, td) { padding: 6px 8px; vertical-align: bottom; }
 table.sortable :is(td, th + th) { text-align: right; }
-table.sortable tbody th { text-align: left; font-weight: 600; }
+table.sortable th:first-child { text-align: left; }
+table.sortable button { text-align: inherit; }
+table:is(.heat, .sortable) th:first-child { position: sticky; left: 0;
+  background: var(--body-background-fill); white-space: nowrap; }
 table.sortable tr { border-bottom: 1px solid var(--border-color-primary); }
 table.sortable a { text-decoration: underline; color: var(--link-text-color); }
 table.sortable button { font-weight: 600; cursor: pointer; }
-table.sortable [aria-sort] button::after { content: " ↕"; opacity: 0.5; }
-table.sortable [aria-sort=ascending] button::after { content: " ↑"; opacity: 1; }
-table.sortable [aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
+table.sortable [aria-sort] button::after { content: "\\a0↕"; opacity: 0.5; }
+table.sortable [aria-sort=ascending] button::after { content: "\\a0↑"; opacity: 1; }
+table.sortable [aria-sort=descending] button::after { content: "\\a0↓"; opacity: 1; }
 .scroll { overflow-x: auto; }
-#face .grid-container { grid-template-columns: repeat(auto-fill, 148px); grid-auto-rows: auto; }
+ul.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 0; padding: 0; list-style: none; }
+ul.legend span { display: inline-block; width: 0.75em; height: 0.75em; margin-right: 6px; }
+#face .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 148px));
+  grid-auto-rows: auto; }
 #face .grid-wrap { min-height: 0; height: auto; }
 p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-left: 10px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px; }
@@ -79,9 +86,11 @@ p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-lef
 .cards h2 { margin: 0 0 2px; font-size: 1em; font-weight: 600; }
 .cards img { width: 100%; border-radius: var(--radius-md); margin-top: 8px; }
 .cards p { margin: 4px 0; }
-.frame img { width: 100%; border-radius: var(--radius-lg); }
-.frame p { font-variant-numeric: tabular-nums; }
-svg.strip { width: 100%; height: 44px; background: var(--background-fill-secondary); }
+#live-frame img { width: 100%; border-radius: var(--radius-lg); }
+#live-speed p { margin: 0; font-variant-numeric: tabular-nums; }
+svg.strip { display: block; width: 100%; height: 44px; border-radius: 3px;
+  background: color-mix(in srgb, var(--body-text-color) 8%, transparent); }
+.ends { display: flex; justify-content: space-between; color: var(--body-text-color-subdued); }
 """
 
 HEAD = """
@@ -94,6 +103,8 @@ for (const kind of ["error", "load"])
 // Screen readers say what changes in these places, and what the example photos are.
 new MutationObserver(() => {
   for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
+  for (const mark of document.querySelectorAll("[role=graphics-symbol]:not([aria-label], [aria-hidden])"))
+    mark.ariaHidden = "true"; // a plot's invisible handle for the mouse
   for (const example of document.querySelectorAll(".gallery-item:not([aria-label])"))
     example.ariaLabel = "Example " + (example.querySelector("img")?.src.match(/([^/]+)\\.jpg$/)?.[1] ?? "");
 }).observe(document, { childList: true, subtree: true });

@@ -11,6 +11,7 @@ import pandas as pd
 from fer_zoo.labels import COLORS
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
+from .html import legend
 from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
@@ -18,6 +19,10 @@ CLIPS = 1  # at the same time; others wait their turn
 LIMITS_IN_WORDS = (
     f"mp4, mov, webm, mkv or avi; at most 25 MB, {LIMITS.seconds:.0f} seconds, {LIMITS.frames:,} frames and "
     "1920x1080 pixels."
+)
+START = (
+    "Every face of the clip is followed and read. Back come the clip with the faces drawn in, what each "
+    "shows over time, and a table of it all."
 )
 
 
@@ -98,6 +103,11 @@ def plot(timeline: Timeline | None, face: int | None) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["seconds", "expression", "probability (%)"])
 
 
+def seek(event: gr.SelectData) -> gr.Video:
+    """Show the annotated clip from where a part of the timeline was chosen."""
+    return gr.Video(playback_position=event.index[0])
+
+
 def video_tab() -> None:
     timeline = gr.State(time_to_live=KEPT_SECONDS)
     with gr.Row():
@@ -109,7 +119,7 @@ def video_tab() -> None:
             gr.Markdown(LIMITS_IN_WORDS)
             start = gr.Button("Read the clip", variant="primary", elem_id="read-clip")
         with gr.Column(scale=3, min_width=300):
-            status = gr.Markdown(min_height=80, elem_id="video-status", elem_classes="status")
+            status = gr.Markdown(START, min_height=80, elem_id="video-status", elem_classes="status")
             shown = gr.Video(label="Faces", visible=False, interactive=False, elem_id="annotated")
     with gr.Column(visible=False) as details:
         face = gr.Radio(label="Face", elem_id="video-face")
@@ -118,9 +128,14 @@ def video_tab() -> None:
             y="probability (%)",
             color="expression",
             color_map=COLORS,
+            colors_in_legend=[],
             y_lim=[0, 100],
             height=300,
             elem_id="timeline",
+        )
+        gr.HTML(
+            legend(COLORS) + "<p>Drag over a part of the timeline to see the clip from there.</p>",
+            apply_default_css=False,
         )
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
     start.click(
@@ -133,3 +148,4 @@ def video_tab() -> None:
         show_progress_on=[status],
     )
     face.input(plot, [timeline, face], lines, api_visibility="private", show_progress="hidden")
+    lines.select(seek, None, shown, api_visibility="private", show_progress="hidden")

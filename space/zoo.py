@@ -10,8 +10,9 @@ import pandas as pd
 import timm
 
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.tracking import track_color
 
-from .html import SORT, heat_table, sortable_table
+from .html import SORT, heat_table, legend, sortable_table
 from .readers import MODELS, RESULTS, ROOT, thresholds
 
 COLUMNS = (
@@ -114,16 +115,20 @@ def zoo_tab() -> None:
     gr.Markdown(NOTES)
     points = accuracy_against_size()
     size, accuracy = points["parameters (millions)"], points["clean test accuracy (%)"]
+    colors = {name: track_color(number) for number, name in enumerate(points["model"], 1)}
     gr.ScatterPlot(
         points,
         x=size.name,
         y=accuracy.name,
         color="model",
+        color_map=colors,
+        colors_in_legend=[],
         x_lim=[0, 1.1 * size.max()],
         y_lim=[accuracy.min() - 1, accuracy.max() + 1],
         height=260,
         elem_id="zoo-plot",
     )
+    gr.HTML(legend(colors), apply_default_css=False)
     model = gr.Dropdown(list(results()), value=first, label="Look closer at", elem_id="zoo-model")
     with gr.Row():
         with gr.Column(min_width=300):

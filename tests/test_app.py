@@ -21,8 +21,9 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
-from space.photo import verdict
-from space.readers import MODELS, sure_from
+from space.compare import largest_face
+from space.photo import Reading, verdict
+from space.readers import MODELS, read_photo, sure_from
 from train.app_process import running_app
 from train.files import sha256
 from train.threshold import threshold
@@ -98,6 +99,18 @@ def test_doubt_is_said_with_what_to_do_then():
         draw_faces(Image.new("RGB", (99, 99)), [f], sure_from=sure_from(model)) for f in (unsure, sure)
     )
     assert marked.tobytes() != plain.tobytes()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_compare_cuts_out_what_photo_has_found(examples, monkeypatch, whole):
+    path = str(examples / "astronaut.jpg")
+    _, faces = read_photo(path, MODELS[0], whole)
+    monkeypatch.delattr("space.compare.read_photo")  # nothing is sought again
+    reading = Reading(path, whole, MODELS[0], faces, [], 1.0)
+    crop, count = largest_face(path, whole, reading)
+    assert (crop.tobytes(), count) == (faces[0].crop.tobytes(), 1)
+    with pytest.raises(NameError):
+        largest_face(path, not whole, reading)
 
 
 def test_thresholds_belong_to_the_packaged_files(examples):

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from fer_zoo.labels import EXPRESSIONS
+from space.live import TIME_LIMIT
 from space.readers import MODELS
 from train.benchmark_live import film
-from train.screenshot import clip_of
+from train.screenshot import clip_of, fill
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -63,6 +64,13 @@ def page(browser, app):
     page.close()
     assert not outside
     assert not errors
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A clip of one face, 20 frames long."""
+    folder = tmp_path_factory.mktemp("clip")
+    return clip_of(film(folder / "film.mjpeg", frames=20), folder / "clip.mp4")
 
 
 def upload(page, path) -> None:
@@ -200,7 +208,7 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera").get_by_text("Record", exact=True).click()
     wait_for_text(page, "#live-faces", "Face 1: happy")
-    wait_for_text(page, "#live-frame", r"\d+\.\d frames/s · \d+ ms")
+    wait_for_text(page, "#live-speed", r"^\d+\.\d frames/s · \d+ ms from camera to screen$")
     first = page.get_attribute("#live-frame img", "src")
     page.wait_for_function("src => document.querySelector('#live-frame img').src != src", arg=first)
     page.wait_for_function("document.querySelectorAll('#live-faces svg rect').length > 2")
@@ -213,16 +221,19 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     assert page.get_attribute("#live-frame img", "src") == last
 
 
-def test_clip_gives_annotated_clip_timeline_and_table(page, tmp_path):
+def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     open_tab(page, "Video")
-    page.set_input_files(
-        "#clip input[type=file]", clip_of(film(tmp_path / "film.mjpeg", frames=20), tmp_path / "clip.mp4")
-    )
+    page.set_input_files("#clip input[type=file]", clip)
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
     page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
-    page.wait_for_selector("#timeline canvas, #timeline svg.marks")
+    plot = page.locator("#timeline svg").first.bounding_box()
+    page.mouse.move(plot["x"] + plot["width"] / 2, plot["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + plot["width"] / 2 + 40, plot["y"] + 50, steps=5)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#annotated video').currentTime > 0.3")
     with page.expect_download() as table:
         page.locator("#csv").click()
     rows = table.value.path().read_text().splitlines()
@@ -249,6 +260,24 @@ def test_compare_shows_every_model(page, examples):
     assert "Speaks for sad" in cards.first.inner_text()
 
 
+def test_photo_comes_along_to_compare(page, examples):
+    upload(page, examples / "astronaut.jpg")
+    page.wait_for_selector("#map img")
+    happy = page.inner_text("#bars tr.top")
+    open_tab(page, "Compare")
+    wait_for_text(page, "#compare-status", r"models say happy\.$")
+    assert page.locator("#compare-cards article").first.locator("tr.top").inner_text() == happy
+
+    page.locator("#compare-photo").get_by_label("Remove Image").click()
+    wait_for_text(page, "#compare-status", "Add a photo")
+    page.set_input_files("#compare-photo input[type=file]", examples / "grace_hopper.jpg")
+    wait_for_text(page, "#compare-status", r"models say neutral\.$")
+    open_tab(page, "Photo")
+    open_tab(page, "Compare")
+    page.wait_for_timeout(1 * SECONDS)
+    assert "neutral" in page.inner_text("#compare-status"), "what was added here stays"
+
+
 def test_zoo_sorts_and_looks_closer(page):
     open_tab(page, "Zoo")
     rows = page.locator("#zoo-table tbody tr")
@@ -271,27 +300,48 @@ def test_about_says_what_it_sees_and_where_the_law_forbids_it(page):
     assert page.locator("#about-recall tr").count() == len(EXPRESSIONS)
 
 
+def test_live_ends_by_itself(page):
+    open_tab(page, "Live")
+    page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.evaluate(
+        "limit => { const wait = window.setTimeout;"
+        " window.setTimeout = (f, ms, ...rest) => wait(f, ms == limit ? 5000 : ms, ...rest); }",
+        TIME_LIMIT * SECONDS,
+    )
+    page.locator("#camera").get_by_text("Record", exact=True).click()
+    page.wait_for_selector("#live-frame img")
+    page.locator("#camera").get_by_text("Record", exact=True).wait_for()
+    page.wait_for_timeout(3 * SECONDS)
+    assert page.locator("#camera").get_by_text("Record", exact=True).is_visible(), "it does not begin again"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_barrier_that_axe_finds(page, app, examples, theme):
+def test_no_barrier_that_axe_finds(page, app, clip, theme):
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{app.url}/?__theme={theme}")
-    upload(page, examples / "grace_hopper.jpg")
-    page.wait_for_selector("#map img")
+    page.wait_for_selector("#photo input[type=file]", state="attached")
     for tab in TABS:
-        open_tab(page, tab)
+        show_something(page, tab, clip)
         page.wait_for_timeout(0.5 * SECONDS)  # colours fade in
         found = Axe().run(page).response["violations"]
         assert not found, [(tab, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
 
 
-def test_fits_on_a_phone(page, examples):
+def test_fits_on_a_phone(page, clip):
     page.set_viewport_size({"width": 360, "height": 740})
-    upload(page, examples / "astronaut.jpg")
-    page.wait_for_selector("#map img")
     for tab in TABS:
-        open_tab(page, tab)
+        show_something(page, tab, clip)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+
+
+def show_something(page, tab: str, clip) -> None:
+    """Open a tab, one after the other, and fill it."""
+    open_tab(page, tab)
+    if tab == "Compare":  # the photo has come along
+        page.wait_for_selector("#compare-cards img")
+    elif tab != "Live":  # its parts are the others', too
+        fill(page, tab, clip)
 
 
 def open_tab(page, name: str) -> None:

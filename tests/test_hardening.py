@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import io
 import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlparse
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from fer_zoo.images import ImageError, load_image
+from space.fetch import fetch
 from space.readers import MODELS, recognizer
+from space.server import keep_clean
 
 
 def mutated(photo: bytes, dice: random.Random) -> bytes:
@@ -127,6 +142,109 @@ def test_nonsense_gives_neither_path_nor_traceback(app):
     for text in [*answers, app.log.read_text()]:
         assert "Traceback" not in text
         assert not any(place in text for place in ("/gradio/", "/space/", "site-packages", "/etc/"))
+
+
+def test_newest_camera_frame_wins(app):
+    """Frames come faster than they are read: most are passed over, the last one is not."""
+    shades = range(0, 240, 8)
+    with httpx.Client(base_url=f"{app.url}/gradio_api", timeout=60) as http:
+        events = http.get("/../config").json()["dependencies"]
+        (stream,) = (event["id"] for event in events if event["connection"] == "stream")
+
+        def body(shade: int) -> dict:
+            file = io.BytesIO()
+            Image.new("RGB", (640, 480), (shade,) * 3).save(file, "JPEG")
+            url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+            data = [{"url": url, "path": None, "is_stream": True}, MODELS[-1], 0.5, False, None]
+            return {"data": data, "fn_index": stream, "session_hash": "camera"}
+
+        bodies = [body(shade) for shade in shades]
+        event = http.post("/queue/join", json=bodies[0]).json()["event_id"]
+        answers = []
+        with http.stream("GET", "/queue/data", params={"session_hash": "camera"}) as lines:
+            for line in filter(None, lines.iter_lines()):
+                for data in re.findall(r"data:image/jpeg;base64,([\w+/=]+)", line):
+                    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+                        answers.append(picture.convert("L").getpixel((0, 0)))
+                if len(answers) == 1:
+                    for later in bodies[1:]:
+                        http.post(f"/stream/{event}", json=later)
+                if answers and answers[-1] >= shades[-1] - 1:
+                    http.post(f"/stream/{event}/close")
+                    break
+    assert answers == sorted(answers)
+    assert 2 <= len(answers) < len(shades) / 2
+
+
+def test_upload_cut_short_leaves_no_traceback(app):
+    address = urlparse(app.url)
+    with socket.create_connection((address.hostname, address.port)) as visitor:
+        visitor.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            b'Content-Disposition: form-data; name="files"; filename="cut.png"\r\n\r\n' + bytes(1_000_000)
+        )
+    time.sleep(1)
+    httpx.get(app.url)
+    assert "Traceback" not in app.log.read_text()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path) -> Iterator[str]:
+    """The address of a server of files, which passes for a public one."""
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self):
+            moved = self.path == "/moved"
+            self.send_response(302 if moved else 200)
+            if moved:
+                self.send_header("Location", "/a/photo.jpg?size=full")
+            self.end_headers()
+            self.wfile.write(b"" if moved else bytes(1000))
+
+        def log_message(self, *args):
+            pass
+
+    async def public(host: str) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr("safehttpx.async_validate_url", public)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://photos.example:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_are_fetched_only_so_large(elsewhere, tmp_path):
+    path = Path(asyncio.run(fetch(f"{elsewhere}/moved", 1000)))
+    assert (path.name, path.read_bytes()) == ("photo.jpg", bytes(1000))
+    with pytest.raises(gr.Error, match="at most 0 MB"):
+        asyncio.run(fetch(f"{elsewhere}/photo.jpg", 999))
+
+
+def test_addresses_of_this_machine_are_not_asked(app):
+    client = Client(app.url, verbose=False)
+    photo = {"path": f"{app.url}/theme.css", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError, match=r"^The file could not be fetched from its address\.$"):
+        client.predict(photo, api_name="/predict")
+
+
+def test_files_that_nobody_deletes_are_deleted(tmp_path):
+    example = tmp_path / "example" / "photo.jpg"
+    example.parent.mkdir()
+    example.touch()
+    keep_clean(tmp_path, every=0.05, seconds=0.5)
+    (tmp_path / "visitor").mkdir()
+    (tmp_path / "visitor" / "cut.png").touch()
+    (tmp_path / "empty").mkdir()
+    time.sleep(0.2)
+    assert (tmp_path / "visitor" / "cut.png").exists(), "it is young"
+    for _ in range(100):
+        time.sleep(0.05)
+        if not (tmp_path / "visitor").exists() and not (tmp_path / "empty").exists():
+            break
+    assert [*tmp_path.rglob("*")] == [example.parent, example]
 
 
 @pytest.mark.parametrize("name", ["ä ö.jpg", "a'b\"c.jpg", "<b>x</b>.jpg", "x" * 200 + ".jpg", "%2e%2e.jpg"])

@@ -97,7 +97,7 @@ COLUMNS = (
     ("Brier", "brier", 3),
 )
 SPLITS = {"validation_clean": "clean validation", "test": "test", "test_clean": "clean test"}
-SPLITS |= {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in SPLITS.items()}
+ROWS = SPLITS | {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in SPLITS.items()}
 
 
 def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
@@ -142,7 +142,7 @@ def card(results: dict) -> str:
             f"| {title} | "
             + " | ".join(f"{results['splits'][key]['recall'][e]:.1f}" for e in EXPRESSIONS)
             + " |"
-            for key, title in SPLITS.items()
+            for key, title in ROWS.items()
             if key in results["splits"]
         ),
         tried=_tried(arch) if tag == "fer2013" else "",
@@ -187,7 +187,7 @@ def _seeds(model: str) -> str:
         "| ensemble % | ensemble, flipped too % |",
         "|---|--:|--:|--:|--:|",
     ]
-    for key, title in SPLITS.items():
+    for key, title in ROWS.items():
         if row := results["splits"].get(key):
             single = " | ".join(
                 f"{row['mean'][figure]:.2f} ± {row['sd'][figure]:.2f}"
@@ -216,7 +216,7 @@ def _figures(splits: dict[str, dict]) -> str:
         "| | n | " + " | ".join(title for title, *_ in COLUMNS) + " |",
         "|---|" + "--:|" * (1 + len(COLUMNS)),
     ]
-    for key, title in SPLITS.items():
+    for key, title in ROWS.items():
         if key not in splits:
             continue
         figures = splits[key]

@@ -1,0 +1,56 @@
+"""Files that programs name by their address: fetched within the limits that hold for uploads, too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import gradio as gr
+import httpx
+import safehttpx
+from gradio_client.utils import strip_invalid_filename_characters
+
+from .readers import new_file
+
+REDIRECTS = 5
+SECONDS = 30  # for all of a file
+
+
+async def fetch(url: str, limit: int) -> str:
+    """The path of a copy of the file at a public address.
+
+    Gradio's own download knows no limit and holds the whole file in memory.
+
+    Args:
+        url: Its address; those of this machine and of private networks are refused.
+        limit: The largest file, in bytes.
+
+    Raises:
+        gr.Error: It cannot be had or is larger.
+    """
+    try:
+        async with asyncio.timeout(SECONDS):
+            for _ in range(REDIRECTS):
+                address = httpx.URL(url)
+                # the address that was checked is the one that is asked
+                checked = safehttpx.AsyncSecureTransport(await safehttpx.async_validate_url(address.host))
+                async with httpx.AsyncClient(transport=checked) as http, http.stream("GET", url) as answer:
+                    if not answer.has_redirect_location:
+                        answer.raise_for_status()
+                        return await _save(answer, address, limit)
+                    url = str(address.join(answer.headers["Location"]))
+    except gr.Error:  # a ValueError, too
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError):
+        pass
+    raise gr.Error("The file could not be fetched from its address.", print_exception=False)
+
+
+async def _save(answer: httpx.Response, address: httpx.URL, limit: int) -> str:
+    name = strip_invalid_filename_characters(address.path.rpartition("/")[2])
+    path = new_file(name or "file")
+    with path.open("wb") as file:
+        async for chunk in answer.aiter_bytes():
+            if file.tell() + len(chunk) > limit:
+                raise gr.Error(f"A file may have at most {limit / 2**20:.0f} MB.", print_exception=False)
+            file.write(chunk)
+    return str(path)

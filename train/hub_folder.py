@@ -45,8 +45,8 @@ classify = pipeline("image-classification", model="{repo}")  # of a picture that
 SPACE = """\
 # fer-zoo
 
-Facial expressions in a photo, and what on a face speaks for each. The weights are part of this Space; a photo
-is read by the machine that runs it and passed on to no one.
+Facial expressions in photos, in clips and before the camera, and what on a face speaks for each. The weights
+are part of this Space; what it is shown is read by the machine that runs it, and neither kept nor passed on.
 
 ![A photo with one face, its seven probabilities and a Grad-CAM](docs/photo.png)
 """

@@ -76,7 +76,9 @@ def main() -> None:
             page.wait_for_timeout(1500)  # for what fades in
             picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
             # a third of the size, and it looks the same
-            picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(args.out / f"{tab.lower()}.png", optimize=True)
+            picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(
+                args.out / f"{tab.lower()}.png", optimize=True
+            )
             page.close()
 
 

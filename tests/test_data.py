@@ -148,7 +148,7 @@ def test_classes_are_matched_by_other_names_too(tmp_path, drawn):
 
 def test_rows_and_further_columns_keep_their_order(tmp_path, drawn):
     dataset = small(write_parquet(tmp_path / "fer", drawn))
-    assert dataset["train"].column_names == ["image", "label", "row"]
+    assert dataset["train"].column_names == ["image", "label", "row", "ferplus"]
     assert list(dataset["train"]["row"]) == list(range(len(drawn["train"][0])))
     np.testing.assert_array_equal(to_arrays(dataset["train"])[0], drawn["train"][0])
 
@@ -314,7 +314,7 @@ BAD = {
         lambda p, d: put(p / "fer/faces.parquet", b"").parent,
     ),
     "columns": (
-        "has the columns image, row; it needs image and label",
+        "has the columns image, row, ferplus; it needs image and label",
         parquet_with(lambda part: part.remove_columns("label")),
     ),
     "labels without names": (

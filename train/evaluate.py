@@ -64,7 +64,8 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
     model = load_model(path).eval()
     logits, mirrored = predict(model, images), predict(model, images.flip(3))
     hits = (logits.softmax(1) + mirrored.softmax(1)).argmax(1) == labels
-    temperature = float(_metadata(path).get("temperature", 1))
+    metadata = _metadata(path)
+    temperature = float(metadata.get("temperature", 1))
     found = {}
     clean = torch.from_numpy(data.clean(split))
     parts = {split: torch.ones_like(clean), f"{split}_clean": clean}
@@ -74,7 +75,7 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
             "flip_accuracy": 100 * hits[rows].float().mean().item(),
             "uncalibrated": {figure: before[figure] for figure in ("ece", "nll", "brier", "reliability")},
         }
-    if json.loads(_metadata(path)["run"])["config"].get("labels") == "ferplus":
+    if json.loads(metadata["run"])["config"].get("labels") == "ferplus":
         seen = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, split)))
         for key, rows in parts.items():
             decided = rows & (seen >= 0)

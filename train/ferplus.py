@@ -53,6 +53,18 @@ def learn_votes(data: Fer2013) -> tuple[Arrays, Arrays]:
     shares = ours / ours.sum(1, keepdims=True).clip(1)
     targets = np.where(voted[:, None], shares, np.eye(len(EXPRESSIONS), dtype=np.float32)[train.labels])
     taught = Arrays(train.images, targets.argmax(1), targets)[usable(votes) | ~voted]
+    return taught, clean_validation(data, "ferplus")
+
+
+def clean_validation(data: Fer2013, labels: str) -> Arrays:
+    """Clean validation with the labels of "fer2013", or of "ferplus": its majority, ties left out.
+
+    Raises:
+        DataError: Votes are asked for, and the source has none.
+    """
+    clean = data.clean("validation")
+    if labels == "fer2013":
+        return data["validation"][clean]
     seen = majority(votes_of(data, "validation"))
-    decided = (seen >= 0) & data.clean("validation")
-    return taught, Arrays(data["validation"].images[decided], seen[decided])
+    decided = (seen >= 0) & clean
+    return Arrays(data["validation"].images[decided], seen[decided])

@@ -25,7 +25,7 @@ from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
-from train.ferplus import learn_votes
+from train.ferplus import clean_validation, learn_votes
 from train.files import sha256
 from train.hardware import create_accelerator
 from train.networks import check_name, create_network
@@ -139,7 +139,7 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
     config = {"data": data.fingerprint, "labels": args.labels}
     if args.labels == "ferplus":
         return *learn_votes(data), EXPRESSIONS, config
-    train, validation = data["train"], data["validation"][data.clean("validation")]
+    train, validation = data["train"], clean_validation(data, args.labels)
     if args.teacher:
         train = taught(train, read_probabilities(args.teacher, train), recipe.teacher_share)
         config["teacher"] = [sha256(file) for file in args.teacher]

@@ -26,7 +26,7 @@ from fer_zoo.models import WEIGHTS_DIR, create_face_model
 from train.cli import create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
-from train.ferplus import learn_votes
+from train.ferplus import clean_validation
 from train.files import sha256, write_atomic
 
 MAX_BYTES = 16 << 20
@@ -55,10 +55,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     if data:
         model = create_face_model(arch, labels=config["label_names"], input_size=size)
         model.load_state_dict(state)
-        if config.get("labels") == "ferplus":
-            _, clean = learn_votes(data)
-        else:
-            clean = data["validation"][data.clean("validation")]
+        clean = clean_validation(data, config.get("labels", "fer2013"))
         images = torch.from_numpy(clean.images).unsqueeze(1)
         temperature = fit_temperature(predict(model, images), torch.from_numpy(clean.labels))
         with torch.no_grad():

@@ -9,8 +9,8 @@ from launch import ROOT, run
 
 from train import cards, flagship
 from train.evaluate import RESULTS_DIR
-from train.networks import NetworkError
-from train.recipe import RecipeError
+from train.networks import NetworkError, create_network
+from train.recipe import RecipeError, load_recipe
 from train.search import SearchError, load_search, table
 
 SEARCH = """
@@ -92,6 +92,9 @@ def test_every_training_of_the_flagship_has_a_folder_of_its_own(tmp_path):
     assert len({step.name for step in steps}) == len(steps)
     fits = [step.options for step in steps if step.script == "fit.py"]
     assert len({options["out"] for options in fits}) == len(fits)
+    for options in fits:  # a recipe may ask for what a network does not have
+        recipe = load_recipe(options["recipe"])
+        create_network(options["model"], drop_rate=recipe.drop_rate, drop_path_rate=recipe.drop_path_rate)
     taught = [options["teacher"] for options in fits if "teacher" in options]
     assert set(taught) == set(flagship.teachers(tmp_path).values())
 

@@ -120,7 +120,7 @@ def train_fold(
     images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
     logits = predict(model.to(accelerator.device), images, accelerator).cpu()
     if accelerator.is_main_process:
-        probs = logits.softmax(1).double().numpy()
+        probs = logits.softmax(1).numpy()
         write_probabilities(file, rows, train[rows], probs, fold=np.full(len(rows), fold))
     accelerator.wait_for_everyone()
 

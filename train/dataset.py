@@ -83,6 +83,11 @@ class Fer2013:
         """Which images of a split do not stand in train, bool (N,)."""
         return ~np.isin(self[split].hashes, self["train"].hashes)
 
+    def parts(self, split: str) -> dict[str, np.ndarray]:
+        """What figures are given of: a split whole and, as `<split>_clean`, clean; bool (N,) each."""
+        clean = self.clean(split)
+        return {split: np.ones_like(clean), f"{split}_clean": clean}
+
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """A folder of faces with labels of its own, by the `imagefolder` reader of `datasets`.

@@ -67,8 +67,7 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
     metadata = _metadata(path)
     temperature = float(metadata.get("temperature", 1))
     found = {}
-    clean = torch.from_numpy(data.clean(split))
-    parts = {split: torch.ones_like(clean), f"{split}_clean": clean}
+    parts = {key: torch.from_numpy(rows) for key, rows in data.parts(split).items()}
     for key, rows in parts.items():
         before = scores(logits[rows] * temperature, labels[rows])
         found[key] = scores(logits[rows], labels[rows]) | {

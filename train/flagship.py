@@ -14,15 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train.cli import add_data_arguments, create_parser, run
+from train.cli import create_parser, run
 from train.cv import PREDICTIONS
 from train.reproduce import table, weight_steps
-from train.steps import Step, run_all
+from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
 RECIPE = "flagship"
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
-FERPLUS = (MODEL, "fer_cbam")  # learn the votes of FER+, too
+FERPLUS = {MODEL: RECIPE, "fer_cbam": "strong"}  # these learn the votes of FER+, too
 
 
 def label_steps(out: Path, common: dict) -> list[Step]:
@@ -31,7 +31,10 @@ def label_steps(out: Path, common: dict) -> list[Step]:
     for fold in range(1, FOLDS + 1):
         options = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "fold": fold, "out": out / "cv"}
         steps.append(Step(f"cv-{fold}", "cv.py", options | common))
-    return steps + [_fit(out, model, 0, common | {"labels": "ferplus"}, "ferplus") for model in FERPLUS]
+    for model, recipe in FERPLUS.items():
+        options = common | {"labels": "ferplus", "recipe": recipe}
+        steps.append(_fit(out, model, 0, options, "ferplus"))
+    return steps
 
 
 def student_steps(out: Path, common: dict) -> list[Step]:
@@ -50,11 +53,12 @@ def teachers(out: Path) -> dict[str, Path]:
 
 
 def runs_of(out: Path, model: str, *kinds: str) -> list[Path]:
-    """The run directories of a network; without `kinds` those that learnt from labels alone."""
-    return [path for kind in kinds or ("labels",) for path in sorted(out.glob(f"{model}-{kind}-[0-9]"))]
+    """The run directories of a network, each kind by seed: "labels", "ferplus", or the name of a teacher."""
+    return [path for kind in kinds for path in sorted(out.glob(f"{model}-{kind}-[0-9]"))]
 
 
 def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") -> Step:
+    """One training; `options` win over the flagship's recipe."""
     name = f"{model}-{kind}-{seed}"
     given = {"model": model, "recipe": RECIPE, "seed": seed, "out": out / name}
     return Step(name, "fit.py", given | options)
@@ -62,23 +66,20 @@ def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") 
 
 def main() -> None:
     parser = create_parser(__doc__)
-    add_data_arguments(parser)
+    add_step_arguments(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/flagship"), help="folder (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="in place of the recipe's, for a rehearsal")
     args = parser.parse_args()
     out, logs, results = args.out, args.out / "logs", args.out / "results"
-    data = {"data": args.data} if args.data else {}
-    common = data | ({"epochs": args.epochs} if args.epochs else {})
+    data, common = step_options(args)
     for folder in (out / "weights", results):
         folder.mkdir(parents=True, exist_ok=True)
 
     run_all(label_steps(out, common), args.jobs, logs)
     joined = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "out": out / "cv"}
     taught = {"tag": "fer2013", "teach": teachers(out)["ensemble"]} | data
-    seeds = tuple(runs_of(out, MODEL))
+    seeds = tuple(runs_of(out, MODEL, "labels"))
     run_all([Step("cv", "cv.py", joined | common), Step("teach", "seeds.py", taught, seeds)], 1, logs)
     run_all(student_steps(out, common), args.jobs, logs)
 

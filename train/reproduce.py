@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import controls
 from train.cards import RECIPES
-from train.cli import add_data_arguments, create_parser, run
+from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.steps import Step, run_all
+from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODELS = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
 STUDIES = ("paper-l2", "paper-30", "paper-weights")  # of the course paper, all on its best network
@@ -84,17 +84,14 @@ def table(out: Path) -> str:
 
 def main() -> None:
     parser = create_parser(__doc__)
-    add_data_arguments(parser)
+    add_step_arguments(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="of every comparison (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="in place of the recipes', for a rehearsal")
     args = parser.parse_args()
     out, logs = args.out, args.out / "logs"
-    data = {"data": args.data} if args.data else {}
-    common = data | ({"epochs": args.epochs} if args.epochs else {})
+    data, common = step_options(args)
 
     run_all(fit_steps(out, args.seeds, common) + cv_steps(out, args.seeds, common), args.jobs, logs)
     summaries = []

@@ -19,12 +19,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train.cli import add_data_arguments, create_parser, run
+from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 from train.networks import check_name
 from train.recipe import load_recipe
-from train.steps import Step, run_all
+from train.steps import Step, add_step_arguments, run_all, step_options
 
 BASE = "base"
 
@@ -92,7 +92,7 @@ def load_search(file: Path) -> Search:
     return search
 
 
-def steps(search: Search, out: Path, epochs: int | None, common: dict, teacher: list[Path]) -> list[Step]:
+def steps(search: Search, out: Path, common: dict, teacher: list[Path]) -> list[Step]:
     """A training for each trial and seed; its recipe is written into `out`."""
     found = []
     for number, trial in enumerate(search.trials):
@@ -102,13 +102,8 @@ def steps(search: Search, out: Path, epochs: int | None, common: dict, teacher: 
         lines += [f"{key} = {json.dumps(value)}" for key, value in change.items()]
         write_atomic(recipe, "\n".join(lines) + "\n")
         for seed in search.seeds:
-            options = {
-                "model": trial.model,
-                "recipe": recipe,
-                "seed": seed,
-                "out": run_dir(out, number, seed),
-            }
-            options |= common | ({"epochs": epochs} if epochs else {})
+            options = common | {"model": trial.model, "recipe": recipe, "seed": seed}
+            options["out"] = run_dir(out, number, seed)
             if trial.teacher:
                 options["teacher"] = teacher
             found.append(Step(f"{number:02}-{seed}", "fit.py", options))
@@ -166,10 +161,8 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("search", type=Path, help="a TOML file, such as train/searches/fer_net.toml")
-    add_data_arguments(parser)
+    add_step_arguments(parser)
     parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/search-MODEL)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="in place of the search's, for a rehearsal")
     parser.add_argument(
         "--teacher",
         nargs="+",
@@ -184,8 +177,8 @@ def main() -> None:
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
     out = args.out or Path("runs") / f"search-{search.model}"
     (out / "recipes").mkdir(parents=True, exist_ok=True)
-    data = {"data": args.data} if args.data else {}
-    run_all(steps(search, out, args.epochs, data, args.teacher), args.jobs, out / "logs")
+    _, common = step_options(args)
+    run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
     config = json.loads((run_dir(out, 0, search.seeds[0]) / "config.json").read_text())
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}

@@ -88,9 +88,9 @@ def score(runs: list[Path], configs: list[dict], data: Fer2013, split: str) -> d
     probs = torch.stack(
         [probabilities(each, config, images.unsqueeze(1)) for each, config in zip(runs, configs, strict=True)]
     )
-    clean = torch.from_numpy(data.clean(split))
     found = {}
-    for key, rows in ((split, torch.ones_like(clean)), (f"{split}_clean", clean)):
+    for key, rows in data.parts(split).items():
+        rows = torch.from_numpy(rows)
         *seeds, ensemble = (_figures(each[:, rows], labels[rows]) for each in (*probs, probs.mean(0)))
         columns = {figure: [seed[figure] for seed in seeds] for figure in FIGURES}
         found[key] = {

@@ -1,5 +1,6 @@
 """Commands of this folder, run one after the other or side by side, each with a log of its own."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -8,6 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
+
+from train.cli import add_data_arguments
+
+
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every script that runs such steps takes; `step_options` reads it."""
+    add_data_arguments(parser)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="in place of those that are written, for a rehearsal")
+
+
+def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
+    """Options that name the data, and those besides that every training takes."""
+    data = {"data": args.data} if args.data else {}
+    return data, data | ({"epochs": args.epochs} if args.epochs else {})
 
 
 class StepError(ValueError):

@@ -7,7 +7,7 @@ A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), it
 squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,
 arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, for both branches, as
 the shortcut of He et al.'s bag of tricks does (arXiv:1812.01187): strided convolutions alias, and a face of
-48 pixels has none to lose.
+48 pixels has no detail to lose.
 """
 
 from typing import Any
@@ -91,6 +91,6 @@ def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 @register_model
 def fer_net_tiny(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """A fifteenth of it: stages of 24, 40, 72 with one block each."""
+    """A fifteenth of its multiply-adds: stages of 24, 40, 72 with one block each."""
     args = dict(stem_width=12, widths=(24, 40, 72), depths=(1, 1, 1))
     return create(FerNet, "fer_net_tiny", pretrained, **dict(args, **kwargs))

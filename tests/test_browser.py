@@ -15,7 +15,7 @@ from fer_zoo.labels import EXPRESSIONS
 from space.live import TIME_LIMIT
 from space.readers import MODELS
 from train.benchmark_live import film
-from train.screenshot import clip_of, fill
+from train.screenshot import clip_of, fill, open_tab
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -342,12 +342,3 @@ def show_something(page, tab: str, clip) -> None:
         page.wait_for_selector("#compare-cards img")
     elif tab != "Live":  # its parts are the others', too
         fill(page, tab, clip)
-
-
-def open_tab(page, name: str) -> None:
-    """Click on a tab, on small screens in the menu that holds those without room."""
-    tab = page.get_by_role("tab", name=name)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown button", has_text=name)
-    tab.click()

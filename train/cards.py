@@ -10,6 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
+from train.recipe import load_recipe
 from train.search import table as search_table
 
 # Which recipe the weights of the paper's four networks come from, by tag.
@@ -58,7 +59,7 @@ model = timm.create_model("{model}", pretrained=True)  # gray 1x48x48, mean and 
 
 ± is the 95 % interval. *Clean* leaves out the images that stand in the training split too, pixel for pixel.
 *Flipped too* averages the probabilities of a face and its mirror image; all else is a single forward. ECE has
-15 equal-width bins. The epoch was chosen on clean validation. Test was read {reads}.
+15 equal-width bins. Epoch {best} of {epochs} was chosen on clean validation. Test was read {reads}.
 
 | recall % | {header} |
 |---|{rule}|
@@ -147,6 +148,8 @@ def card(results: dict) -> str:
         ),
         tried=_tried(arch) if tag == "fer2013" else "",
         command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
+        best=result["best"]["epoch"],
+        epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
         minutes=result["train_seconds"] / 60,
@@ -163,8 +166,10 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
         return "python train/flagship.py --data path/to/fer2013"
     seed, data = config["recipe"]["seed"], "--data path/to/fer2013"
     labels = " --labels ferplus" if config.get("labels") == "ferplus" else ""
+    epochs = config["recipe"]["epochs"]
+    options = f"--recipe {recipe}" + (f" --epochs {epochs}" if epochs != load_recipe(recipe).epochs else "")
     out = f"runs/{arch}-{recipe}-{seed}"
-    fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}{labels} {data}"
+    fit = f"accelerate launch train/fit.py --model {arch} {options} --seed {seed}{labels} {data}"
     evaluate = f"python train/evaluate.py --model {arch}.{tag}"
     return "\n".join(
         (

@@ -48,7 +48,7 @@ SPACE = """\
 Facial expressions in photos, in clips and before the camera, and what on a face speaks for each. The weights
 are part of this Space; what it is shown is read by the machine that runs it, and neither kept nor passed on.
 
-![A photo with one face, its seven probabilities and a Grad-CAM](docs/photo.png)
+![A photo with one face, its seven probabilities and a Grad-CAM](docs/photo.jpg)
 """
 
 
@@ -199,10 +199,10 @@ def write_space(folder: Path, repo: str) -> None:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part, ignore=skip)
     results = sorted(path.relative_to(ROOT) for path in RESULTS_DIR.glob("*.json"))
-    for file in ("app.py", "requirements.txt", "LICENSE", "docs/photo.png", *results):
+    for file in ("app.py", "requirements.txt", "LICENSE", "docs/photo.jpg", *results):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     data: SpaceCardData = RepoCard.load(ROOT / "README.md").data
     data.models = [f"{HUB_ORG}/{model}" for model in models]
-    data.thumbnail = f"https://huggingface.co/spaces/{repo}/resolve/main/docs/photo.png"
+    data.thumbnail = f"https://huggingface.co/spaces/{repo}/resolve/main/docs/photo.jpg"
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n\n{SPACE}")

@@ -16,6 +16,7 @@ from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
 from train import controls, report, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
+from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS
@@ -152,6 +153,22 @@ def test_covered_halves_are_gray_and_the_rest_is_not_touched():
 
 def test_the_default_model_is_the_one_of_highest_merit():
     models = json.loads(robustness.FILE.read_text())["models"]
-    assert set(models) == {path.stem for path in WEIGHTS_DIR.glob("*.safetensors")}
+    files = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
+    assert {name: row["sha256"] for name, row in models.items()} == files
     best = max(models, key=lambda name: models[name]["merit"])
     assert default_model() == best.partition(".")[0]
+
+
+def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
+    paths = [tmp_path / f"fer_{name}.safetensors" for name in ("same", "other", "new")]
+    for path in paths:
+        path.write_bytes(path.stem.encode())
+    accuracy = dict.fromkeys(CONDITIONS, 50.0)
+    stored = {path.stem: {"sha256": sha256(path), "accuracy": accuracy} for path in paths[:2]}
+    monkeypatch.setattr(robustness, "FILE", tmp_path / "robustness.json")
+    assert robustness.still_true(paths) == {}
+    robustness.FILE.write_text(json.dumps({"models": stored}))
+    paths[1].write_bytes(b"trained anew")
+    assert list(robustness.still_true(paths)) == ["fer_same"]
+    monkeypatch.setitem(CONDITIONS, "upside down", lambda x: x.flip(2))
+    assert robustness.still_true(paths) == {}

@@ -59,6 +59,7 @@ class FerCnn(FaceNet):
 
 default_cfgs = generate_default_cfgs(
     {
+        "fer_cnn.fer2013": cfg("fer_cnn.fer2013"),
         "fer_cnn.paper": cfg("fer_cnn.paper"),
         "fer_kernel_cnn.fer2013": cfg("fer_kernel_cnn.fer2013"),
         "fer_kernel_cnn.paper": cfg("fer_kernel_cnn.paper"),

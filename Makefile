@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile
 
 verify: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/verify.py --data "$(DATA)"

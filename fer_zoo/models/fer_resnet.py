@@ -71,7 +71,10 @@ class FerResNet(FaceNet):
 
 
 default_cfgs = generate_default_cfgs(
-    {"fer_resnet.paper": cfg("fer_resnet.paper", fixed_input_size=False, pool_size=(6, 6))}
+    {
+        "fer_resnet.fer2013": cfg("fer_resnet.fer2013", fixed_input_size=False, pool_size=(6, 6)),
+        "fer_resnet.paper": cfg("fer_resnet.paper", fixed_input_size=False, pool_size=(6, 6)),
+    }
 )
 
 

@@ -1,5 +1,6 @@
 """Searching a recipe, and all of the flagship's training, rehearsed on small drawn data."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     (tmp_path / "test_reads.jsonl").write_text(json.dumps({"model": "fer_cnn.fer2013"}) + "\n")
     alone = cards.card(results)
     assert "seeds" not in alone and "What was tried" not in alone and "FER+" not in alone
+    assert "--recipe strong --epochs 20 --seed 0" in alone  # fewer than the recipe's
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
@@ -115,6 +117,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
     (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))
     config |= {"labels": "ferplus", "recipe_name": "flagship"}
+    config["recipe"] = dataclasses.asdict(load_recipe("flagship"))
     results["splits"]["test_clean_ferplus"] = split
     card = cards.card(results)
     assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 |" in card

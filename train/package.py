@@ -113,7 +113,9 @@ def main() -> None:
     parser.add_argument("--data", help="FER2013, to calibrate the probabilities on its clean validation")
     parser.add_argument("--folder", type=Path, default=WEIGHTS_DIR, help="where the file goes")
     args = parser.parse_args()
-    path = package(args.run, args.tag, args.folder, load_data(args) if args.data else None)
+    # what goes into the zoo is calibrated on the real data
+    data = load_data(args, strict=args.folder == WEIGHTS_DIR) if args.data else None
+    path = package(args.run, args.tag, args.folder, data)
     print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB, sha256 {sha256(path)}")
 
 

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -326,6 +328,30 @@ def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_pa
     for key, value in weights(finished).items():
         assert stored[key].dtype == torch.float16
         torch.testing.assert_close(stored[key].float(), value, atol=1e-3, rtol=1e-3)
+
+
+def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_path, monkeypatch, capsys):
+    def called(script, *args: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
+        with suppress(SystemExit):
+            train.cli.run(script.main)
+        return capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.package.WEIGHTS_DIR", tmp_path / "zoo")
+    monkeypatch.setattr("train.evaluate.RESULTS_DIR", tmp_path / "published")
+    for folder in ("zoo", "mine", "published", "trial"):
+        (tmp_path / folder).mkdir()
+
+    refused = "error: .*not FER2013's published counts"
+    assert re.match(refused, called(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
+    assert not list((tmp_path / "zoo").iterdir())
+    assert "error" not in called(train.package, finished, "--tag", "drawn", "--folder", "mine")
+    score = ("--model", "mine/fer_cnn.drawn.safetensors", "--split", "validation", "--results")
+    assert re.match(refused, called(train.evaluate, *score, "published"))
+    assert not list((tmp_path / "published").iterdir())
+    assert "error" not in called(train.evaluate, *score, "trial")
+    assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
 
 
 def test_a_second_file_reads_test_only_with_a_reason(tmp_path):

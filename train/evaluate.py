@@ -123,7 +123,8 @@ def main() -> None:
     name, digest = path.stem, sha256(path)
     if args.split == "test":
         check_test_read(name, digest, args.reason, args.results)
-    data = load_data(args, strict=args.results == RESULTS_DIR)  # what is published is of the real data
+    # what is published is of the real data
+    data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)
     args.results.mkdir(parents=True, exist_ok=True)
     splits = evaluate(path, data, args.split)
     if args.split == "test":

@@ -73,7 +73,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
         "run": json.dumps({"config": config, "result": json.loads((run_dir / "result.json").read_text())}),
     }
     content = save(state, metadata)
-    if folder == WEIGHTS_DIR:
+    if folder.resolve() == WEIGHTS_DIR:
         _check_zoo(arch, config, len(content))
     path = folder / f"{arch}.{tag}.safetensors"
     write_atomic(path, content)
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=WEIGHTS_DIR, help="where the file goes")
     args = parser.parse_args()
     # what goes into the zoo is calibrated on the real data
-    data = load_data(args, strict=args.folder == WEIGHTS_DIR) if args.data else None
+    data = load_data(args, strict=args.folder.resolve() == WEIGHTS_DIR) if args.data else None
     path = package(args.run, args.tag, args.folder, data)
     print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB, sha256 {sha256(path)}")
 

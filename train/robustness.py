@@ -139,11 +139,11 @@ def still_true(paths: list[Path]) -> dict:
     """The stored figures of those files that have not changed since, under the conditions of today."""
     stored = json.loads(FILE.read_text())["models"] if FILE.exists() else {}
     return {
-        path.stem: stored[path.stem]
+        path.stem: row
         for path in paths
-        if path.stem in stored
-        and stored[path.stem].get("sha256") == sha256(path)
-        and list(stored[path.stem]["accuracy"]) == list(CONDITIONS)
+        if (row := stored.get(path.stem))
+        and row["sha256"] == sha256(path)
+        and list(row["accuracy"]) == list(CONDITIONS)
     }
 
 

@@ -86,7 +86,7 @@ def main() -> None:
             fill(page, tab, clip)
             page.wait_for_timeout(1500)  # for what fades in
             picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-            # every tool shows it, at a fifth of a PNG's size; without subsampling text stays crisp
+            # a palette would tint the photos; without subsampling text stays crisp
             picture.convert("RGB").save(
                 args.out / f"{tab.lower()}.jpg", quality=88, subsampling=0, optimize=True
             )

@@ -72,8 +72,8 @@ class FerResNet(FaceNet):
 
 default_cfgs = generate_default_cfgs(
     {
-        "fer_resnet.fer2013": cfg("fer_resnet.fer2013", fixed_input_size=False, pool_size=(6, 6)),
-        "fer_resnet.paper": cfg("fer_resnet.paper", fixed_input_size=False, pool_size=(6, 6)),
+        name: cfg(name, fixed_input_size=False, pool_size=(6, 6))
+        for name in ("fer_resnet.fer2013", "fer_resnet.paper")
     }
 )
 

@@ -105,8 +105,10 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     split = results["splits"]["test"] | {"flip_accuracy": 61.5}
     config = results["run"]["config"]
     monkeypatch.setattr(cards, "RESULTS_DIR", tmp_path)
-    (tmp_path / "test_reads.jsonl").write_text(json.dumps({"model": "fer_cnn.fer2013"}) + "\n")
+    reads = [{"model": "fer_cnn.fer2013", "sha256": sha256} for sha256 in ("earlier", results["sha256"])]
+    (tmp_path / "test_reads.jsonl").write_text("".join(json.dumps(read) + "\n" for read in reads))
     alone = cards.card(results)
+    assert "Test was read once for this file and once for earlier ones of its name" in " ".join(alone.split())
     assert "seeds" not in alone and "What was tried" not in alone and "FER+" not in alone
     assert "--recipe strong --epochs 20 --seed 0" in alone  # fewer than the recipe's
 

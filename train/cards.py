@@ -13,15 +13,30 @@ from train.evaluate import RESULTS_DIR, TEST_READS
 from train.recipe import load_recipe
 from train.search import table as search_table
 
-# Which recipe the weights of the paper's four networks come from, by tag.
-RECIPES = {"paper": "paper", "fer2013": "strong"}
+# Which recipe the weights of the paper's four networks come from, by tag and network.
+RECIPES = {
+    "paper": {
+        "fer_cnn": "paper",
+        "fer_kernel_cnn": "paper",
+        "fer_resnet": "paper",
+        "fer_cbam": "paper",
+    },
+    "fer2013": {
+        "fer_cnn": "strong",
+        "fer_kernel_cnn": "strong",
+        "fer_resnet": "strong-mix",
+        "fer_cbam": "strong-mix",
+    },
+}
 
 # What is to be known of a recipe.
 ABOUT = {
     "paper": "They follow the protocol of the course paper that the architecture comes from: Adam, "
     "cross-entropy, 20 epochs, mild augmentation.",
-    "strong": "They come from this project's own recipe, the same for all four networks of the course paper: "
-    "a longer schedule, wider augmentation, label smoothing and a moving average of the weights.",
+    "strong": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
+    "augmentation, label smoothing and a moving average of the weights.",
+    "strong-mix": "They come from this project's own recipe: a longer schedule than the course paper's, "
+    "wider augmentation, mixup, erasing, label smoothing and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
 FERPLUS = (
@@ -112,7 +127,7 @@ def card(results: dict) -> str:
     arch, _, tag = results["model"].partition(".")
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
-    recipe = config.get("recipe_name") or RECIPES[tag]
+    recipe = config.get("recipe_name") or RECIPES[tag][arch]
     about = ABOUT[recipe]
     if config.get("labels") == "ferplus":
         about += FERPLUS
@@ -136,7 +151,7 @@ def card(results: dict) -> str:
             else f"{results['temperature']:.3f}, fitted on clean validation; the weights hold it already"
         ),
         figures=_figures(results["splits"]) + _seeds(results["model"]),
-        reads=_reads(results["model"]),
+        reads=_reads(results),
         header=" | ".join(EXPRESSIONS),
         rule="|".join(["--:"] * len(EXPRESSIONS)),
         recalls="\n".join(
@@ -239,8 +254,16 @@ def _cells(figures: dict) -> str:
     return " | ".join(cells)
 
 
-def _reads(model: str) -> str:
+def _reads(results: dict) -> str:
     lines = map(json.loads, (RESULTS_DIR / TEST_READS).read_text().splitlines())
-    count = sum(line["model"] == model for line in lines)
-    times = "once" if count == 1 else f"{count} times"
-    return f"{times} ([log](results/{TEST_READS}))"
+    files = [line["sha256"] for line in lines if line["model"] == results["model"]]
+    own = files.count(results["sha256"])
+    earlier = len(files) - own
+    text = f"{_times(own)} for this file"
+    if earlier:
+        text += f" and {_times(earlier)} for earlier ones of its name"
+    return f"{text} ([log](results/{TEST_READS}))"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -41,7 +41,7 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
 def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     """The weights of every tag, and the side studies."""
     wanted = [(model, "paper", 0) for model in MODELS] + [("fer_cbam", study, 0) for study in STUDIES]
-    wanted += [(model, "strong", seed) for model in MODELS for seed in range(seeds)]
+    wanted += [(model, RECIPES["fer2013"][model], seed) for model in MODELS for seed in range(seeds)]
     steps = []
     for model, recipe, seed in wanted:
         name = f"{model}-{recipe}-{seed}"
@@ -100,8 +100,8 @@ def main() -> None:
         options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
         run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
     (out / "weights").mkdir(exist_ok=True)
-    for tag, recipe in RECIPES.items():
-        for model in MODELS:
+    for tag, recipes in RECIPES.items():
+        for model, recipe in recipes.items():
             runs = out.glob(f"{model}-{recipe}-[0-9]")
             run_all(weight_steps(out, model, tag, data, runs), 1, logs)
     compared = {"out": out / "results" / "compare.json"}

@@ -12,10 +12,14 @@ from timm.layers.cbam import CbamModule
 
 import train.cli
 import train.compare
+import train.fit
+import train.studies
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
-from train import controls, report, reproduce, robustness
+from train import claims, controls, report, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
+from train.evaluate import RESULTS_DIR
+from train.figures import FIGURES_DIR, is_current
 from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
@@ -172,3 +176,83 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
     assert list(robustness.still_true(paths)) == ["fer_same"]
     monkeypatch.setitem(CONDITIONS, "upside down", lambda x: x.flip(2))
     assert robustness.still_true(paths) == {}
+
+
+def studies(losses: tuple[float, float], late: float, disgust: float) -> dict:
+    """Side studies of which 20 and 30 epochs, L2 and class weights are told."""
+
+    def one(epochs: int, loss: float, recall: float) -> dict:
+        history = [
+            {"epoch": epoch, "loss": 1.0, "val_loss": loss, "val_accuracy": 60.0 if epoch <= 20 else late}
+            for epoch in range(1, epochs + 1)
+        ]
+        figures = {"n": 2400, "accuracy": 61.0, "recall": {"fear": 30.0, "disgust": recall}}
+        return {
+            "config": {"recipe": {"weight_decay": 1e-4}},
+            "history": history,
+            "validation_clean": figures,
+        }
+
+    return {
+        "paper-30": one(30, losses[0], 20.0),
+        "paper-l2": one(20, losses[1], 20.0),
+        "paper-weights": one(20, losses[0], disgust),
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "hold"),
+    [
+        (studies((1.8, 1.4), late=60.5, disgust=45.0), True),
+        (studies((1.1, 1.2), late=63.0, disgust=10.0), False),
+    ],
+)
+def test_side_studies_decide_the_papers_claims(found, hold):
+    unweighted = {"accuracy": 61.0, "recall": {"fear": 30.0, "disgust": 20.0}}
+    judged = claims.judge_studies(found, unweighted)
+    assert len(judged) == 3
+    assert all((" Holds: " in line) is hold and ("Does not hold" in line) is not hold for line in judged)
+    assert "epoch 20" in judged[0] and "weight decay of 0.0001" in judged[0]
+    assert "standard error is 1.00 points" in judged[1]
+
+
+def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
+    for file in RESULTS_DIR.glob("*.json"):
+        (tmp_path / file.name).write_text(file.read_text())
+    for name in ("studies", "compare-paper"):
+        (tmp_path / f"{name}.json").unlink(missing_ok=True)
+    for module in (claims, report):
+        monkeypatch.setattr(module, "RESULTS_DIR", tmp_path)
+    without = claims.page()
+    assert "side studies" not in without and "leaves open" not in without
+    assert FIGURES_DIR / "studies.png" not in report.figures()
+
+    (tmp_path / "studies.json").write_text(json.dumps(studies((1.8, 1.4), 60.5, 45.0)))
+    compared = compare([summary(seed, fer_cnn=[60, 61], fer_cbam=[70, 71.5]) for seed in (0, 1)])
+    (tmp_path / "compare-paper.json").write_text(json.dumps(compared))
+    page = claims.page()
+    assert "figures/studies.png" in page and "class weights" in page.lower()
+    assert "3 folds, 2 seeds" in page and "`fer_cbam` is better" in page
+
+    draw, curves = report.figures()[FIGURES_DIR / "studies.png"]
+    draw(curves, tmp_path / "studies.png")
+    assert is_current(tmp_path / "studies.png", curves)
+
+
+def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
+    def called(script: object, *args: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
+        with pytest.raises(SystemExit) as stopped:
+            train.cli.run(script.main)
+        return stopped.value.code
+
+    run_dir = tmp_path / "run"
+    fit_args = ("--model", "fer_cnn", "--recipe", "paper-l2", "--epochs", 2, "--out", run_dir)
+    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
+    assert "not a finished run" in capsys.readouterr().err
+    assert called(train.fit, *fit_args) in (None, 0)
+    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") in (None, 0)
+    found = json.loads((tmp_path / "studies.json").read_text())["paper-l2"]
+    assert [line["epoch"] for line in found["history"]] == [1, 2]
+    best = max(line["val_accuracy"] for line in found["history"])
+    assert found["validation_clean"]["accuracy"] == pytest.approx(best, abs=0.01)

@@ -1,8 +1,9 @@
-"""Learning curves of cross-validated models, as a picture."""
+"""Learning curves, as a picture."""
 
 import json
-import os
 from pathlib import Path
+
+from train.figures import new_figure, save
 
 PANELS = (
     ("loss", "training loss"),
@@ -11,19 +12,22 @@ PANELS = (
 )
 
 
-def draw_curves(runs: dict[str, list[Path]], file: Path) -> None:
-    """A panel a figure, a colour a model, thin lines its folds and a thick one their mean.
+def read_history(run_dir: Path) -> list[dict]:
+    """The figures of a run's epochs, in their order."""
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:
+    """A panel a figure, a colour a name, thin lines its runs and a thick one their mean.
 
     Args:
-        runs: The run directories of each model's folds.
+        histories: Of each name's runs, all of the same number of epochs.
         file: The PNG to write.
     """
-    from matplotlib.figure import Figure  # not pyplot: it would want to know of a screen
-
-    figure = Figure(figsize=(4.5 * len(PANELS), 4), layout="constrained", dpi=120)
+    figure = new_figure(4.5 * len(PANELS), 4)
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        for number, (name, folds) in enumerate(runs.items()):
-            curves = [[line[key] for line in _history(run_dir)] for run_dir in folds]
+        for number, (name, runs) in enumerate(histories.items()):
+            curves = [[line[key] for line in run] for run in runs]
             epochs = range(1, len(curves[0]) + 1)
             mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
             for curve in curves:
@@ -33,10 +37,4 @@ def draw_curves(runs: dict[str, list[Path]], file: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     axes.legend()
-    partial = file.with_suffix(".tmp.png")
-    figure.savefig(partial)
-    os.replace(partial, file)
-
-
-def _history(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    save(figure, file, histories)

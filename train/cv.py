@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.folds import FoldError, leak_free_folds
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
-from train.curves import draw_curves
+from train.curves import draw_curves, read_history
 from train.dataset import Fer2013
 from train.engine import predict
 from train.files import write_atomic
@@ -140,7 +140,8 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
     }
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    draw_curves(runs, out / "curves.png")
+    histories = {name: [read_history(run_dir) for run_dir in dirs] for name, dirs in runs.items()}
+    draw_curves(histories, out / "curves.png")
     print(table(summary))
     print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")
 

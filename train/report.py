@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import robustness
 from train.cards import card, load_results
-from train.claims import PAPER, page
+from train.claims import PAPER, curves_of, load_studies, page
 from train.cli import add_data_arguments, create_parser, load_data, run
+from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current
 from train.files import write_atomic
@@ -128,6 +129,8 @@ def figures() -> dict[Path, tuple]:
     """Every figure: the function that draws it, and what that is given."""
     results = load_results()
     found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
+    if studies := load_studies():
+        found[FIGURES_DIR / "studies.png"] = (draw_curves, curves_of(studies))
     return found | {FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, results, _peers())}
 
 

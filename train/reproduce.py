@@ -104,6 +104,8 @@ def main() -> None:
         for model, recipe in recipes.items():
             runs = out.glob(f"{model}-{recipe}-[0-9]")
             run_all(weight_steps(out, model, tag, data, runs), 1, logs)
+    runs = tuple(out / f"fer_cbam-{study}-0" for study in STUDIES)
+    run_all([Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)], 1, logs)
     compared = {"out": out / "results" / "compare.json"}
     run_all([Step("compare", "compare.py", compared, tuple(summaries))], 1, logs)
     print(table(out))

@@ -16,7 +16,7 @@ import train.fit
 import train.studies
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
-from train import claims, controls, report, reproduce, robustness
+from train import cards, claims, controls, report, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, is_current
@@ -123,6 +123,10 @@ def test_bands_lie_about_eyes_and_mouth():
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
     steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
     assert len({step.name for step in steps}) == len(steps) == 4 + 3 + 8 + 2 * 6 * 3
+    fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
+    for model, recipe in cards.RECIPES["fer2013"].items():
+        assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
+    assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
     words = steps[-1].command()
     assert words[words.index("--epochs") + 1] == "1"
     assert words[words.index("--model") + 1] == "control_no_attention"
@@ -178,42 +182,62 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
     assert robustness.still_true(paths) == {}
 
 
-def studies(losses: tuple[float, float], late: float, disgust: float) -> dict:
-    """Side studies of which 20 and 30 epochs, L2 and class weights are told."""
+def side_studies(losses: tuple[float, float], late: float, disgust: float) -> dict:
+    """What 20 and 30 epochs, L2 and class weights are told to have brought."""
 
-    def one(epochs: int, loss: float, recall: float) -> dict:
+    def one(name: str, epochs: int = 20, loss: float = losses[0], recall: float = 20.0) -> dict:
         history = [
             {"epoch": epoch, "loss": 1.0, "val_loss": loss, "val_accuracy": 60.0 if epoch <= 20 else late}
             for epoch in range(1, epochs + 1)
         ]
-        figures = {"n": 2400, "accuracy": 61.0, "recall": {"fear": 30.0, "disgust": recall}}
-        return {
-            "config": {"recipe": {"weight_decay": 1e-4}},
-            "history": history,
-            "validation_clean": figures,
+        figures = {"n": 2400, "accuracy": 61.0, "recall": {"fear": recall + 5, "disgust": recall}}
+        config = {
+            "recipe_name": name,
+            "model": "fer_cbam",
+            "fold": 0,
+            "labels": "fer2013",
+            "recipe": {"epochs": epochs, "seed": 0, "precision": "bf16", "weight_decay": 1e-4},
         }
+        return {"config": config, "history": history, "validation_clean": figures}
 
     return {
-        "paper-30": one(30, losses[0], 20.0),
-        "paper-l2": one(20, losses[1], 20.0),
-        "paper-weights": one(20, losses[0], disgust),
+        "paper": one("paper"),
+        "paper-30": one("paper-30", epochs=30),
+        "paper-l2": one("paper-l2", loss=losses[1]),
+        "paper-weights": one("paper-weights", recall=disgust),
     }
 
 
 @pytest.mark.parametrize(
     ("found", "hold"),
     [
-        (studies((1.8, 1.4), late=60.5, disgust=45.0), True),
-        (studies((1.1, 1.2), late=63.0, disgust=10.0), False),
+        (side_studies((1.8, 1.4), late=60.5, disgust=45.0), True),
+        (side_studies((1.2, 1.1), late=63.0, disgust=10.0), False),
     ],
 )
 def test_side_studies_decide_the_papers_claims(found, hold):
-    unweighted = {"accuracy": 61.0, "recall": {"fear": 30.0, "disgust": 20.0}}
-    judged = claims.judge_studies(found, unweighted)
+    judged = claims.judge_studies(found)
     assert len(judged) == 3
     assert all((" Holds: " in line) is hold and ("Does not hold" in line) is not hold for line in judged)
-    assert "epoch 20" in judged[0] and "weight decay of 0.0001" in judged[0]
-    assert "standard error is 1.00 points" in judged[1]
+    assert "weight decay of 0.0001" in judged[0] and "standard error is 1.00 points" in judged[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"recipe_name": "paper-30"}, "one run of each of paper, paper-30"),
+        ({"model": "fer_cnn"}, "not one of fer_cbam"),
+        ({"fold": 1}, "not one of fer_cbam"),
+        ({"recipe": {"epochs": 3, "seed": 0, "precision": "bf16"}}, "not of its 20 epochs"),
+        ({"recipe": {"epochs": 20, "seed": 0, "precision": "fp32"}}, "different precisions"),
+    ],
+)
+def test_only_whole_side_studies_are_published(change, says):
+    found = list(side_studies((1.8, 1.4), 60.5, 45.0).values())
+    train.studies.check(found)
+    found[0]["config"] |= change
+    with pytest.raises(ValueError, match=says):
+        train.studies.check(found)
 
 
 def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
@@ -227,7 +251,7 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
     assert "side studies" not in without and "leaves open" not in without
     assert FIGURES_DIR / "studies.png" not in report.figures()
 
-    (tmp_path / "studies.json").write_text(json.dumps(studies((1.8, 1.4), 60.5, 45.0)))
+    (tmp_path / "studies.json").write_text(json.dumps(side_studies((1.8, 1.4), 60.5, 45.0)))
     compared = compare([summary(seed, fer_cnn=[60, 61], fer_cbam=[70, 71.5]) for seed in (0, 1)])
     (tmp_path / "compare-paper.json").write_text(json.dumps(compared))
     page = claims.page()
@@ -256,3 +280,7 @@ def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
     assert [line["epoch"] for line in found["history"]] == [1, 2]
     best = max(line["val_accuracy"] for line in found["history"])
     assert found["validation_clean"]["accuracy"] == pytest.approx(best, abs=0.01)
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps(config | {"data": "other"}))
+    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
+    assert "learnt other data" in capsys.readouterr().err

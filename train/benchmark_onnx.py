@@ -38,7 +38,7 @@ from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import sha256, write_atomic
 
 BATCHES = (1, 64)
 CALIBRATION = 512  # training faces
@@ -82,6 +82,7 @@ def measure(path: Path, calibration: np.ndarray, images: np.ndarray, labels: np.
         logits = {kind: torch.cat([net(part) for part in x.split(64)]) for kind, net in kinds.items()}
         speed = _speeds({kind: partial(_time, net, x) for kind, net in kinds.items()})
     return {
+        "sha256": sha256(path),
         "milliseconds": speed,
         "faces_per_second": {kind: _rates(row) for kind, row in speed.items()},
         "largest_difference": (logits["torch"] - logits["onnx"])[:PARITY].abs().max().item(),

@@ -21,7 +21,8 @@ def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:
     """A panel a figure, a colour a name, thin lines its runs and a thick one their mean.
 
     Args:
-        histories: Of each name's runs, all of the same number of epochs.
+        histories: Of each name's runs, those of one name of equal length; an epoch has `loss`, `val_loss` and
+            `val_accuracy`.
         file: The PNG to write.
     """
     figure = new_figure(4.5 * len(PANELS), 4)

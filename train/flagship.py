@@ -22,7 +22,7 @@ from train.steps import Step, add_step_arguments, run_all, step_options
 MODEL, TINY = "fer_net", "fer_net_tiny"
 RECIPE = "flagship"
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
-FERPLUS = {MODEL: RECIPE, "fer_cbam": "strong"}  # these learn the votes of FER+, too
+FERPLUS = {MODEL: RECIPE, "fer_cbam": "strong-mix"}  # these learn the votes of FER+, too
 
 
 def label_steps(out: Path, common: dict) -> list[Step]:

@@ -15,14 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train import controls
+from train import controls, studies
 from train.cards import RECIPES
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODELS = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
-STUDIES = ("paper-l2", "paper-30", "paper-weights")  # of the course paper, all on its best network
 FOLDS = 3
 
 
@@ -40,7 +39,9 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
 
 def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     """The weights of every tag, and the side studies."""
-    wanted = [(model, "paper", 0) for model in MODELS] + [("fer_cbam", study, 0) for study in STUDIES]
+    wanted = [(model, "paper", 0) for model in MODELS] + [
+        (studies.MODEL, name, 0) for name in studies.RECIPES[1:]
+    ]
     wanted += [(model, RECIPES["fer2013"][model], seed) for model in MODELS for seed in range(seeds)]
     steps = []
     for model, recipe, seed in wanted:
@@ -48,6 +49,12 @@ def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
         options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
         steps.append(Step(name, "fit.py", options | common))
     return steps
+
+
+def study_step(out: Path, data: dict) -> Step:
+    """Gathers the side studies of `fit_steps`."""
+    runs = tuple(out / f"{studies.MODEL}-{name}-0" for name in studies.RECIPES)
+    return Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)
 
 
 def weight_steps(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path]) -> list[Step]:
@@ -104,8 +111,7 @@ def main() -> None:
         for model, recipe in recipes.items():
             runs = out.glob(f"{model}-{recipe}-[0-9]")
             run_all(weight_steps(out, model, tag, data, runs), 1, logs)
-    runs = tuple(out / f"fer_cbam-{study}-0" for study in STUDIES)
-    run_all([Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)], 1, logs)
+    run_all([study_step(out, data)], 1, logs)
     compared = {"out": out / "results" / "compare.json"}
     run_all([Step("compare", "compare.py", compared, tuple(summaries))], 1, logs)
     print(table(out))

@@ -1,11 +1,10 @@
 """Gathers the course paper's side studies: its best network by variants of its recipe.
 
-    python train/studies.py runs/fer_cbam-paper-{30,l2,weights}-0 --data SOURCE
+    python train/studies.py runs/fer_cbam-paper{,-30,-l2,-weights}-0 --data SOURCE
 
 Each run's learning curve and what its best epoch reads on clean validation go into
 model_cards/results/studies.json, from which `train/report.py` judges the paper's claims. Nothing is read from
-test. The paper's own 20 epochs need no run of their own here: at a constant learning rate they are the first
-20 of 30.
+test.
 """
 
 import json
@@ -23,11 +22,15 @@ from train.curves import read_history
 from train.dataset import Fer2013
 from train.engine import predict
 from train.evaluate import RESULTS_DIR
+from train.ferplus import clean_validation
 from train.files import write_atomic
 from train.networks import create_network
+from train.recipe import load_recipe
 
 FILE = RESULTS_DIR / "studies.json"
-FIGURES = ("accuracy", "accuracy_ci95", "macro_f1", "recall", "nll")
+MODEL = "fer_cbam"
+RECIPES = ("paper", "paper-30", "paper-l2", "paper-weights")
+FIGURES = ("n", "accuracy", "accuracy_ci95", "macro_f1", "recall", "nll")
 
 
 def study(run_dir: Path, data: Fer2013) -> dict:
@@ -51,16 +54,35 @@ def study(run_dir: Path, data: Fer2013) -> dict:
         raise ValueError(f"{run_dir} learnt other data than --data names")
     model = create_network(config["model"], input_size=config["input_size"])
     model.load_state_dict(load_file(run_dir / "model.safetensors"))
-    clean = data["validation"][data.clean("validation")]
-    figures = scores(
-        predict(model.eval(), torch.from_numpy(clean.images).unsqueeze(1)), torch.from_numpy(clean.labels)
-    )
+    clean = clean_validation(data, "fer2013")
+    logits = predict(model, torch.from_numpy(clean.images).unsqueeze(1))
+    figures = scores(logits, torch.from_numpy(clean.labels))
     return {
         "config": config,
         "result": result,
         "history": read_history(run_dir),
-        "validation_clean": {"n": figures["n"]} | {key: figures[key] for key in FIGURES},
+        "validation_clean": {key: figures[key] for key in FIGURES},
     }
+
+
+def check(studies: list[dict]) -> None:
+    """Refuses what cannot be published as the side studies.
+
+    Raises:
+        ValueError: They are not one whole run of each recipe, all of one network, seed and precision.
+    """
+    names = sorted(study["config"]["recipe_name"] for study in studies)
+    if names != sorted(RECIPES):
+        raise ValueError(f"the studies are one run of each of {', '.join(RECIPES)}, not {', '.join(names)}")
+    for config in (study["config"] for study in studies):
+        name, wanted = config["recipe_name"], load_recipe(config["recipe_name"])
+        if (config["model"], config["fold"], config["labels"]) != (MODEL, 0, "fer2013"):
+            raise ValueError(f"the run of {name} is not one of {MODEL} on FER2013's training split")
+        if (config["recipe"]["epochs"], config["recipe"]["seed"]) != (wanted.epochs, wanted.seed):
+            raise ValueError(f"the run of {name} is not of its {wanted.epochs} epochs and seed {wanted.seed}")
+    precisions = {study["config"]["recipe"]["precision"] for study in studies}
+    if len(precisions) > 1:
+        raise ValueError(f"the runs are of different precisions: {', '.join(sorted(precisions))}")
 
 
 def main() -> None:
@@ -69,16 +91,18 @@ def main() -> None:
     add_data_arguments(parser)
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
     args = parser.parse_args()
-    data = load_data(args, strict=args.out.resolve() == FILE.resolve())
-    studies = {}
-    for run_dir in args.runs:
-        found = study(run_dir, data)
-        name, figures = found["config"]["recipe_name"], found["validation_clean"]
-        studies[name] = found
+    published = args.out.resolve() == FILE.resolve()
+    data = load_data(args, strict=published)
+    found = [study(run_dir, data) for run_dir in args.runs]
+    if published:
+        check(found)
+    studies = {row["config"]["recipe_name"]: row for row in found}
+    write_atomic(args.out, json.dumps(studies, indent=2) + "\n")
+    for name, row in studies.items():
+        figures = row["validation_clean"]
         print(
             f"{name}: {figures['accuracy']:.2f} % on clean validation, macro-F1 {figures['macro_f1']:.2f} %"
         )
-    write_atomic(args.out, json.dumps(studies, indent=2) + "\n")
 
 
 if __name__ == "__main__":

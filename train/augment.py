@@ -22,36 +22,53 @@ class Augmentation:
 
     Attributes:
         theta: float32 (B, 2, 3), maps from output to input coordinates, each in -1 to 1.
+        blur: float32 (B,), standard deviation of a Gaussian blur in pixels; None blurs nothing.
         tone: float32 (B, 2), factor of the contrast and offset in pixel values; None leaves them.
+        noise: float32 (B, 1, H, W), what is added to the pixel values; None adds nothing.
         erase: float32 (B, 4), left, top, right, bottom of the erased rectangle, 0 to 1; None erases nothing.
     """
 
     theta: torch.Tensor
-    tone: torch.Tensor | None
-    erase: torch.Tensor | None
+    blur: torch.Tensor | None = None
+    tone: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    erase: torch.Tensor | None = None
 
     def rows(self, rows: torch.Tensor | slice, device: torch.device) -> "Augmentation":
         """The part of some rows, on the device."""
-        parts = (self.theta, self.tone, self.erase)
+        parts = (self.theta, self.blur, self.tone, self.noise, self.erase)
         return Augmentation(*(None if part is None else part[rows].to(device) for part in parts))
 
 
-def draw_augmentation(n: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
+def draw_augmentation(
+    n: int, recipe: Recipe, generator: torch.Generator, size: tuple[int, int]
+) -> Augmentation:
     """Draws what happens to each of n images.
 
     Args:
         n: Images in the batch.
         recipe: Gives the chances and ranges.
         generator: On the CPU.
+        size: Height and width of the augmented images.
     """
     theta = random_affine(n, recipe, generator)
-    tone = erase = None
+    blur = tone = noise = erase = None
+    if recipe.blur > 0:
+        blur = recipe.blur * every_third(n, generator)
     if recipe.jitter > 0:
         change = torch.empty(n, 2).uniform_(-recipe.jitter, recipe.jitter, generator=generator)
         tone = torch.stack([1 + change[:, 0], GRAY * change[:, 1]], 1)
+    if recipe.noise > 0:
+        spread = 2 * GRAY * recipe.noise * every_third(n, generator)
+        noise = spread.view(n, 1, 1, 1) * torch.randn(n, 1, *size, generator=generator)
     if recipe.erasing > 0:
         erase = random_boxes(n, recipe, generator)
-    return Augmentation(theta, tone, erase)
+    return Augmentation(theta, blur, tone, noise, erase)
+
+
+def every_third(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Uniform of 0 to 1 for about a third of n images, 0 for the others, float32 (n,)."""
+    return torch.empty(n).uniform_(-2, 1, generator=generator).clamp_(min=0)
 
 
 def random_affine(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
@@ -109,9 +126,13 @@ def augment(images: torch.Tensor, how: Augmentation, size: tuple[int, int] | Non
     x = F.grid_sample(
         images.float(), sampling_grid(how.theta, height, width), padding_mode="border", align_corners=False
     )
+    if how.blur is not None:
+        x = blurred(x, how.blur)
     if how.tone is not None:
         gain, offset = how.tone.view(n, 2, 1, 1, 1).unbind(1)
         x.sub_(GRAY).mul_(gain).add_(offset + GRAY).clamp_(0, 255)
+    if how.noise is not None:
+        x.add_(how.noise).clamp_(0, 255)
     if how.erase is not None:
         x.masked_fill_(inside(how.erase, height, width), GRAY)
     return x
@@ -132,6 +153,16 @@ def sampling_grid(theta: torch.Tensor, height: int, width: int) -> torch.Tensor:
     y = (2 * torch.arange(height, device=theta.device) + 1) / height - 1
     along_x, along_y, offset = theta[:, None, None].unbind(-1)
     return x.view(1, 1, width, 1) * along_x + (y.view(1, height, 1, 1) * along_y + offset)
+
+
+def blurred(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Blurs each image of (B, 1, H, W) by its own Gaussian, `sigma` float32 (B,) in pixels, 0 for none."""
+    n, radius = len(x), 5
+    steps = torch.arange(-radius, radius + 1, device=x.device)
+    kernels = (-(steps**2) / (2 * sigma.clamp(min=0.1)[:, None] ** 2)).softmax(1).view(n, 1, 1, -1)
+    x = F.pad(x.view(1, *x.shape[:1], *x.shape[2:]), [radius] * 4, mode="replicate")
+    x = F.conv2d(F.conv2d(x, kernels, groups=n), kernels.mT, groups=n)
+    return x.view(n, 1, *x.shape[2:])
 
 
 def inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -237,7 +237,7 @@ class Trainer:
         self.wrapped.train()
         for step, batch in enumerate(order.split(recipe.batch_size), start=epoch * self.steps):
             self.scheduler.step_update(step)
-            drawn = draw_augmentation(len(batch), recipe, generator)
+            drawn = draw_augmentation(len(batch), recipe, generator, size)
             mix = draw_mix(recipe, generator, size)
             rows = batch[local].to(device)
             x = augment(train.images[rows], drawn.rows(local, device), size)

@@ -79,9 +79,9 @@ def main() -> None:
 
     run_all(label_steps(out, common), args.jobs, logs)
     joined = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "out": out / "cv"}
-    taught = {"tag": "fer2013", "teach": teachers(out)["ensemble"]} | data
+    taught = {"out": teachers(out)["ensemble"]} | data
     seeds = tuple(runs_of(out, MODEL, "labels"))
-    run_all([Step("cv", "cv.py", joined | common), Step("teach", "seeds.py", taught, seeds)], 1, logs)
+    run_all([Step("cv", "cv.py", joined | common), Step("teach", "teacher.py", taught, seeds)], 1, logs)
     run_all(student_steps(out, common), args.jobs, logs)
 
     for model in (MODEL, TINY):

@@ -28,6 +28,7 @@ from train.dataset import Fer2013
 from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import sha256, write_atomic
+from train.run_dir import WEIGHTS, finished
 
 MAX_BYTES = 16 << 20
 
@@ -42,14 +43,13 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
         data: What the temperature is fitted on; None leaves the logits as they are.
 
     Raises:
-        ValueError: The run is not finished, or its weights have no place in the zoo: too large, of another
-            architecture, of other labels or of another input size.
+        RunError: The run is not finished.
+        ValueError: Its weights have no place in the zoo: too large, of another architecture, of other labels
+            or of another input size.
     """
-    if not (run_dir / "result.json").exists():
-        raise ValueError(f"{run_dir} is not a finished run: it has no result.json")
-    config = json.loads((run_dir / "config.json").read_text())
+    config, result = finished(run_dir)
     arch = config["model"].partition(".")[0]
-    state = load_file(run_dir / "model.safetensors")
+    state = load_file(run_dir / WEIGHTS)
     size = config["input_size"] or 48
     temperature = 1.0
     if data:
@@ -70,7 +70,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
         "label_names": json.dumps(config["label_names"]),
         "input_size": str(size),
         "temperature": str(temperature),
-        "run": json.dumps({"config": config, "result": json.loads((run_dir / "result.json").read_text())}),
+        "run": json.dumps({"config": config, "result": result}),
     }
     content = save(state, metadata)
     if folder.resolve() == WEIGHTS_DIR:

@@ -41,6 +41,9 @@ class Recipe:
         crop_ratio: Least and largest aspect of that crop.
         shift: Largest further shift of the crop, either way, as a share of the image.
         jitter: Largest change of contrast and of brightness, either way, as a share of the range.
+        blur: Largest standard deviation of the Gaussian blur that every third image is given, in pixels.
+        noise: Largest standard deviation of the Gaussian noise that every third image is given, as a share of
+            the range.
         erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).
         erasing_scale: Least and largest area of that rectangle, as a share of the image.
         ema: Decay of the moving average of the weights that is then what is scored and kept, 0 for none.
@@ -68,6 +71,8 @@ class Recipe:
     crop_ratio: tuple[float, float] = (0.9, 1.1)
     shift: float = 0.0
     jitter: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
     erasing: float = 0.0
     erasing_scale: tuple[float, float] = (0.02, 0.2)
     ema: float = 0.0
@@ -85,12 +90,13 @@ class Recipe:
             "label_smoothing",
             "flip",
             "jitter",
+            "noise",
             "shift",
         )
         for key in (*shares, "erasing", "ema"):
             if not 0 <= (getattr(self, key) or 0) <= 1:
                 raise RecipeError(f"{key} must be from 0 to 1, not {getattr(self, key)}")
-        for key in ("weight_decay", "mixup", "cutmix", "degrees", "warmup_epochs", "seed"):
+        for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "warmup_epochs", "seed"):
             if getattr(self, key) < 0:
                 raise RecipeError(f"{key} must not be negative, and is {getattr(self, key)}")
         for key in ("crop_scale", "crop_ratio", "erasing_scale"):
@@ -109,13 +115,13 @@ class Recipe:
 def load_recipe(name: str, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.
 
-    A file may name another as its `base`: it then says only what differs.
+    A file may name another as its `base`, and that a further one: it then says only what differs.
 
     Raises:
         RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type or range.
     """
     path, values = _read(name)
-    if base := values.pop("base", None):
+    while base := values.pop("base", None):
         values = _read(base)[1] | values
     values |= {key: value for key, value in overrides.items() if value is not None}
     if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short

@@ -98,7 +98,7 @@ CONDITIONS = {
 
 
 def _sampled(x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    return augment(x, Augmentation(theta, None, None)).round().byte()
+    return augment(x, Augmentation(theta)).round().byte()
 
 
 def measure(images: torch.Tensor, labels: torch.Tensor, majority: torch.Tensor, paths: list[Path]) -> dict:

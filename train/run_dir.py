@@ -25,9 +25,23 @@ from train.files import sha256, write_atomic
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
 RECORDS = ("git", "hardware", "recipe_name")
 
+CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
+
 
 class RunError(ValueError):
     """A run that cannot start or go on; the message is one sentence for the user."""
+
+
+def finished(path: Path) -> tuple[dict, dict]:
+    """The config and the result of a finished run.
+
+    Raises:
+        RunError: It is not finished, or no run at all.
+    """
+    if not (path / RESULT).exists():
+        raise RunError(f"{path} is not a finished run: it has no {RESULT}")
+    config, result = (json.loads((path / name).read_text()) for name in (CONFIG, RESULT))
+    return config, result
 
 
 class RunDir:
@@ -45,7 +59,7 @@ class RunDir:
     def __init__(self, path: Path, config: dict, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
-        file = path / "config.json"
+        file = path / CONFIG
         config = json.loads(json.dumps(config))
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -64,12 +78,12 @@ class RunDir:
 
     def result(self) -> dict | None:
         """What a finished run returned; None while it is not finished."""
-        file = self.path / "result.json"
+        file = self.path / RESULT
         return json.loads(file.read_text()) if file.exists() else None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The state dict of a finished run's best epoch."""
-        return load_file(self.path / "model.safetensors")
+        return load_file(self.path / WEIGHTS)
 
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
         """Writes the state after an epoch into a new directory and renames it when whole.
@@ -137,10 +151,10 @@ class RunDir:
         if self.accelerator.is_main_process:
             newest = self._checkpoints()[-1]
             with _writing(self.path):
-                partial = self.path / "model.safetensors.tmp"
+                partial = self.path / f"{WEIGHTS}.tmp"
                 shutil.copyfile(newest / "best.safetensors", partial)
-                os.replace(partial, self.path / "model.safetensors")
-                write_atomic(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+                os.replace(partial, self.path / WEIGHTS)
+                write_atomic(self.path / RESULT, json.dumps(result, indent=2) + "\n")
             shutil.rmtree(newest)
         self.accelerator.wait_for_everyone()
 

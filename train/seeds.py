@@ -1,11 +1,9 @@
 """Scores one model's runs of several seeds: each of them, their mean and deviation, and their ensemble.
 
     python train/seeds.py runs/fer_net-flagship-[0-4] --tag fer2013 --data SOURCE
-    python train/seeds.py runs/fer_net-flagship-[0-4] --tag fer2013 --data SOURCE --teach teacher.parquet
 
 The ensemble is the mean of the runs' probabilities. Test is read once for each run and once for the ensemble,
-and logged, as `train/evaluate.py` does. With --teach nothing but train is read: the ensemble's probabilities
-of the training images are written, as a teacher for `train/fit.py`.
+and logged, as `train/evaluate.py` does.
 """
 
 import hashlib
@@ -15,21 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.metrics import scores
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.engine import predict
 from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
 from train.files import sha256, write_atomic
-from train.networks import create_network
-from train.teacher import write_probabilities
+from train.run_dir import WEIGHTS, finished
+from train.teacher import probabilities
 
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece", "flip_accuracy")
-WEIGHTS = "model.safetensors"
 
 
 class SeedsError(ValueError):
@@ -40,13 +35,10 @@ def same_runs(runs: list[Path]) -> list[dict]:
     """The configs of finished runs that differ in nothing but the seed.
 
     Raises:
-        SeedsError: A run is not finished, or two differ in model, data or recipe, or not in the seed.
+        RunError: A run is not finished.
+        SeedsError: Two differ in model, data or recipe, or not in the seed.
     """
-    configs = []
-    for folder in runs:
-        if not (folder / "result.json").exists():
-            raise SeedsError(f"{folder} is not a finished run: it has no result.json")
-        configs.append(json.loads((folder / "config.json").read_text()))
+    configs = [finished(folder)[0] for folder in runs]
     alike = [
         {key: config.get(key) for key in ("model", "data", "labels", "teacher")}
         | {"recipe": config["recipe"] | {"seed": None}}
@@ -59,22 +51,6 @@ def same_runs(runs: list[Path]) -> list[dict]:
     if len(runs) < 2 or len(set(seeds)) < len(seeds):
         raise SeedsError(f"give at least two runs, each of another seed; these have {seeds}")
     return configs
-
-
-def probabilities(run: Path, config: dict, images: torch.Tensor) -> torch.Tensor:
-    """A run's probabilities, float32 (2, N, 7), of images as they are and mirrored.
-
-    Args:
-        run: Its directory.
-        config: Its config.
-        images: uint8 (N, 1, 48, 48).
-    """
-    model = create_network(config["model"], input_size=config["input_size"])
-    # as they are packaged: rounded to float16
-    model.load_state_dict({k: v.half().to(v.dtype) for k, v in load_file(run / WEIGHTS).items()})
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, images = model.to(device), images.to(device)
-    return torch.stack([predict(model, x).softmax(1).cpu() for x in (images, images.flip(3))])
 
 
 def score(runs: list[Path], configs: list[dict], data: Fer2013, split: str) -> dict[str, dict]:
@@ -109,29 +85,16 @@ def _figures(probs: torch.Tensor, labels: torch.Tensor) -> dict:
     return figures | {"flip_accuracy": 100 * flipped.float().mean().item()}
 
 
-def teach(runs: list[Path], configs: list[dict], data: Fer2013, file: Path) -> None:
-    """Writes the ensemble's probabilities of the training images, mirror images averaged in."""
-    train = data["train"]
-    images = torch.from_numpy(train.images).unsqueeze(1)
-    total = sum(probabilities(each, config, images) for each, config in zip(runs, configs, strict=True))
-    write_probabilities(file, np.arange(len(train)), train, (total.mean(0) / len(runs)).numpy())
-
-
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of finished runs")
     parser.add_argument("--tag", required=True, help="what the weights are called: fer2013, ...")
     add_data_arguments(parser)
-    parser.add_argument("--teach", type=Path, metavar="FILE", help="write a teacher's parquet, nothing else")
     parser.add_argument("--reason", help="why test is read again for new runs of the same name")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
     configs = same_runs(args.runs)
     data = load_data(args, strict=False)
-    if args.teach:
-        teach(args.runs, configs, data, args.teach)
-        print(f"written: {args.teach}")
-        return
     arch = configs[0]["model"].partition(".")[0]
     seeds = [config["recipe"]["seed"] for config in configs]
     digests = [sha256(each / WEIGHTS) for each in args.runs]

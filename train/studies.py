@@ -26,6 +26,7 @@ from train.ferplus import clean_validation
 from train.files import write_atomic
 from train.networks import create_network
 from train.recipe import load_recipe
+from train.run_dir import WEIGHTS, finished
 
 FILE = RESULTS_DIR / "studies.json"
 MODEL = "fer_cbam"
@@ -45,15 +46,14 @@ def study(run_dir: Path, data: Fer2013) -> dict:
         figures of its best epoch.
 
     Raises:
-        ValueError: The run is not finished, or learnt other data.
+        RunError: The run is not finished.
+        ValueError: It learnt other data.
     """
-    if not (run_dir / "result.json").exists():
-        raise ValueError(f"{run_dir} is not a finished run: it has no result.json")
-    config, result = (json.loads((run_dir / f"{name}.json").read_text()) for name in ("config", "result"))
+    config, result = finished(run_dir)
     if config["data"] != data.fingerprint:
         raise ValueError(f"{run_dir} learnt other data than --data names")
     model = create_network(config["model"], input_size=config["input_size"])
-    model.load_state_dict(load_file(run_dir / "model.safetensors"))
+    model.load_state_dict(load_file(run_dir / WEIGHTS))
     clean = clean_validation(data, "fer2013")
     logits = predict(model, torch.from_numpy(clean.images).unsqueeze(1))
     figures = scores(logits, torch.from_numpy(clean.labels))

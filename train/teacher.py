@@ -1,20 +1,34 @@
-"""Probabilities of the training images as targets: distillation (Hinton et al. 2015, arXiv:1503.02531).
+"""Writes what finished runs make of the training images, as a teacher for `train/fit.py`.
 
-They come from networks that did not learn the image, `out_of_fold.parquet` of `train/cv.py`, so that a wrong
-label is contradicted by what all other faces taught; or from an ensemble that did, `train/seeds.py --teach`.
+    python train/teacher.py runs/fer_{resnet,cbam}-strong-mix-0 --out teacher.parquet --data SOURCE
+
+The targets of distillation (Hinton et al. 2015, arXiv:1503.02531): the mean of the runs' probabilities, each
+image and its mirror image averaged. These networks learnt the images; `out_of_fold.parquet` of `train/cv.py`
+is a teacher whose networks did not, so that a wrong label is contradicted by what all other faces taught.
+Nothing but train is read.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.data import DataError
 from fer_zoo.labels import EXPRESSIONS
+from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
+from train.engine import predict
 from train.files import write_atomic
+from train.networks import create_network
+from train.run_dir import WEIGHTS, finished
 
 
 def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.ndarray, **columns) -> None:
@@ -58,3 +72,46 @@ def taught(train: Arrays, probs: np.ndarray, share: float) -> Arrays:
     """The same faces, each target a `share` of the teacher's probabilities (N, 7), the rest its label."""
     labels = np.eye(len(EXPRESSIONS), dtype=np.float32)[train.labels]
     return Arrays(train.images, train.labels, (1 - share) * labels + share * probs)
+
+
+def probabilities(run_dir: Path, config: dict, images: torch.Tensor) -> torch.Tensor:
+    """A run's probabilities, float32 (2, N, 7), of images as they are and mirrored.
+
+    Args:
+        run_dir: Its directory.
+        config: Its config.
+        images: uint8 (N, 1, 48, 48).
+    """
+    model = create_network(config["model"], input_size=config["input_size"])
+    # as they are packaged: rounded to float16
+    model.load_state_dict({k: v.half().to(v.dtype) for k, v in load_file(run_dir / WEIGHTS).items()})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, images = model.to(device), images.to(device)
+    return torch.stack([predict(model, x).softmax(1).cpu() for x in (images, images.flip(3))])
+
+
+def main() -> None:
+    parser = create_parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of finished runs")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the teacher's parquet")
+    add_data_arguments(parser)
+    args = parser.parse_args()
+    configs = [finished(folder)[0] for folder in args.runs]
+    data = load_data(args, strict=False)
+    for folder, config in zip(args.runs, configs, strict=True):
+        if (config["data"], config["fold"]) != (data.fingerprint, 0):
+            raise DataError(f"{folder} did not learn the training split that --data names")
+    train = data["train"]
+    images = torch.from_numpy(train.images).unsqueeze(1)
+    total = sum(
+        probabilities(folder, config, images)
+        for folder, config in tqdm(list(zip(args.runs, configs, strict=True)), unit="run")
+    )
+    probs = (total.mean(0) / len(configs)).numpy()
+    write_probabilities(args.out, np.arange(len(train)), train, probs)
+    agreed = 100 * (probs.argmax(1) == train.labels).mean()
+    print(f"written: {args.out}; the teacher agrees with {agreed:.2f} % of the {len(train):,} labels")
+
+
+if __name__ == "__main__":
+    run(main)

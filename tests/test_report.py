@@ -127,12 +127,15 @@ def test_bands_lie_about_eyes_and_mouth():
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
-    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
-    assert len({step.name for step in steps}) == len(steps) == 4 + 3 + 8 + 2 * 6 * 3
+    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.taught_steps(tmp_path, 2, {})
+    assert len({step.name for step in steps}) == len(steps)
     fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
     for model, recipe in cards.RECIPES["fer2013"].items():
         assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
     assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
+    assert set(reproduce.teacher_step(tmp_path, {}).runs) <= set(fits)
+    steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
+    assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
     words = steps[-1].command()
     assert words[words.index("--epochs") + 1] == "1"
     assert words[words.index("--model") + 1] == "control_no_attention"

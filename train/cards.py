@@ -29,6 +29,10 @@ RECIPES = {
     },
 }
 
+# The recipe whose runs have a teacher, and that teacher: runs of another recipe, with their epochs.
+TAUGHT = "taught"
+TEACHER_RECIPE, TEACHERS = "strong-mix", {"fer_resnet": 60, "fer_cbam": 30}
+
 # What is to be known of a recipe.
 ABOUT = {
     "paper": "They follow the protocol of the course paper that the architecture comes from: Adam, "
@@ -37,13 +41,15 @@ ABOUT = {
     "augmentation, label smoothing and a moving average of the weights.",
     "strong-mix": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "wider augmentation, mixup, erasing, label smoothing and a moving average of the weights.",
+    TAUGHT: "They come from this project's own recipe: a longer schedule than the course paper's, wider "
+    "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
 FERPLUS = (
     " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
     "own labels are no measure of them, and stand beside those against the majority of the votes."
 )
-TAUGHT = " Besides the labels they learnt what other networks made of the training images."
+DISTILLED = " Besides the labels they learnt what other networks made of the training images."
 
 CARD = """\
 # {model}
@@ -132,7 +138,7 @@ def card(results: dict) -> str:
     if config.get("labels") == "ferplus":
         about += FERPLUS
     if config.get("teacher"):
-        about += TAUGHT
+        about += DISTILLED
     return CARD.format(
         model=results["model"],
         arch=arch,
@@ -177,23 +183,34 @@ def card(results: dict) -> str:
 
 def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -> str:
     """What makes the weight file again."""
-    if config.get("teacher"):  # whose making takes more than a line
-        return "python train/flagship.py --data path/to/fer2013"
-    seed, data = config["recipe"]["seed"], "--data path/to/fer2013"
-    labels = " --labels ferplus" if config.get("labels") == "ferplus" else ""
-    epochs = config["recipe"]["epochs"]
-    options = f"--recipe {recipe}" + (f" --epochs {epochs}" if epochs != load_recipe(recipe).epochs else "")
+    data = "--data path/to/fer2013"
+    if config.get("teacher") and recipe != TAUGHT:  # whose making takes more than a few lines
+        return f"python train/flagship.py {data}"
+    lines, more = [], ""
+    if config.get("teacher"):
+        runs = []
+        for teacher, epochs in TEACHERS.items():
+            runs.append(f"runs/{teacher}-{TEACHER_RECIPE}-0")
+            lines.append(_fit(teacher, TEACHER_RECIPE, epochs, f"--seed 0 {data}"))
+        lines.append(f"python train/teacher.py {' '.join(runs)} --out runs/teacher.parquet {data}")
+        more = " --teacher runs/teacher.parquet"
+    seed = config["recipe"]["seed"]
     out = f"runs/{arch}-{recipe}-{seed}"
-    fit = f"accelerate launch train/fit.py --model {arch} {options} --seed {seed}{labels} {data}"
+    if config.get("labels") == "ferplus":
+        more = f" --labels ferplus --out {out}"
     evaluate = f"python train/evaluate.py --model {arch}.{tag}"
-    return "\n".join(
-        (
-            fit + (f" --out {out}" if labels else ""),
-            f"python train/package.py {out} --tag {tag}" + (f" {data}" if calibrated else ""),
-            f"{evaluate} --split validation {data}",
-            f"{evaluate} --split test {data}",
-        )
-    )
+    lines += [
+        _fit(arch, recipe, config["recipe"]["epochs"], f"--seed {seed} {data}{more}"),
+        f"python train/package.py {out} --tag {tag}" + (f" {data}" if calibrated else ""),
+        f"{evaluate} --split validation {data}",
+        f"{evaluate} --split test {data}",
+    ]
+    return "\n".join(lines)
+
+
+def _fit(arch: str, recipe: str, epochs: int, options: str) -> str:
+    shorter = f" --epochs {epochs}" if epochs != load_recipe(recipe).epochs else ""
+    return f"accelerate launch train/fit.py --model {arch} --recipe {recipe}{shorter} {options}"
 
 
 def _seeds(model: str) -> str:

@@ -16,13 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import controls, studies
-from train.cards import RECIPES
+from train.cards import RECIPES, TAUGHT, TEACHER_RECIPE, TEACHERS
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.steps import Step, add_step_arguments, run_all, step_options
 
-MODELS = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
+MODELS = tuple(RECIPES["paper"])
 FOLDS = 3
+TEACHER = "teacher.parquet"
 
 
 def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
@@ -38,17 +39,41 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
 
 
 def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
-    """The weights of every tag, and the side studies."""
-    wanted = [(model, "paper", 0) for model in MODELS] + [
-        (studies.MODEL, name, 0) for name in studies.RECIPES[1:]
+    """The weights that no teacher helps, the teacher's networks, and the side studies."""
+    wanted = [(model, "paper", 0) for model in MODELS]
+    wanted += [(studies.MODEL, name, 0) for name in studies.RECIPES[1:]]
+    wanted += [
+        (model, recipe, seed)
+        for model, recipe in RECIPES["fer2013"].items()
+        if recipe != TAUGHT
+        for seed in range(seeds)
     ]
-    wanted += [(model, RECIPES["fer2013"][model], seed) for model in MODELS for seed in range(seeds)]
-    steps = []
-    for model, recipe, seed in wanted:
-        name = f"{model}-{recipe}-{seed}"
-        options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
-        steps.append(Step(name, "fit.py", options | common))
-    return steps
+    teachers = {(model, TEACHER_RECIPE, 0): {"epochs": epochs} | common for model, epochs in TEACHERS.items()}
+    steps = dict.fromkeys(wanted, common) | teachers
+    return [_fit(out, *wanted, options) for wanted, options in steps.items()]
+
+
+def taught_steps(out: Path, seeds: int, common: dict) -> list[Step]:
+    """The weights that a teacher helps."""
+    options = common | {"teacher": out / TEACHER}
+    return [
+        _fit(out, model, TAUGHT, seed, options)
+        for model, recipe in RECIPES["fer2013"].items()
+        if recipe == TAUGHT
+        for seed in range(seeds)
+    ]
+
+
+def teacher_step(out: Path, data: dict) -> Step:
+    """What the teacher's networks, of `fit_steps`, make of the training images."""
+    runs = tuple(out / f"{model}-{TEACHER_RECIPE}-0" for model in TEACHERS)
+    return Step("teacher", "teacher.py", {"out": out / TEACHER} | data, runs)
+
+
+def _fit(out: Path, model: str, recipe: str, seed: int, options: dict) -> Step:
+    name = f"{model}-{recipe}-{seed}"
+    given = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
+    return Step(name, "fit.py", given | options)
 
 
 def study_step(out: Path, data: dict) -> Step:
@@ -101,6 +126,9 @@ def main() -> None:
     data, common = step_options(args)
 
     run_all(fit_steps(out, args.seeds, common) + cv_steps(out, args.seeds, common), args.jobs, logs)
+    if not (out / TEACHER).exists():  # made again elsewhere, it would differ in the last bits
+        run_all([teacher_step(out, data)], 1, logs)
+    run_all(taught_steps(out, args.seeds, common), args.jobs, logs)
     summaries = []
     for seed in range(args.seeds):
         summaries.append(out / f"cv-paper-{seed}")

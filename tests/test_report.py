@@ -1,4 +1,4 @@
-"""Comparing models, the controls, and the script that makes everything again."""
+"""What is published: comparisons, controls, robustness, side studies, and the script that makes it again."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from fer_zoo.recognizer import default_model
 from train import cards, claims, controls, report, reproduce, robustness
 from train.compare import CompareError, compare, corrected_interval
 from train.evaluate import RESULTS_DIR
-from train.figures import FIGURES_DIR, is_current
+from train.figures import FIGURES_DIR, draw_model, is_current
 from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
@@ -124,6 +124,19 @@ def test_bands_lie_about_eyes_and_mouth():
     eyes, mouth = bands(np.array([[18.0, 36.0]]), 48)[0]
     assert np.flatnonzero(eyes).tolist() == list(range(12, 24))
     assert np.flatnonzero(mouth).tolist() == list(range(30, 42))
+
+
+def test_readme_cards_and_figures_say_what_the_results_files_say():
+    assert report.stale() == []
+
+
+def test_an_old_figure_is_found(tmp_path):
+    results = cards.load_results()[0]
+    file = tmp_path / "figure.png"
+    assert not is_current(file, results)
+    draw_model(results, file)
+    assert is_current(file, results)
+    assert not is_current(file, results | {"sha256": "other"})
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):

@@ -20,12 +20,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import train.cards
 import train.cli
 import train.evaluate
 import train.fit
 import train.package
-import train.report
 import train.verify
 from fer_zoo import Recognizer
 from fer_zoo.data import DataError
@@ -35,7 +33,6 @@ from fer_zoo.recognizer import load_model
 from train.dataset import load_image_folder
 from train.engine import class_weights, predict
 from train.evaluate import check_test_read, log_test_read
-from train.figures import draw_model, is_current
 from train.hardware import out_of_memory
 from train.networks import NetworkError, create_network
 from train.package import fit_temperature, package
@@ -55,6 +52,8 @@ mixup = 0.2
 cutmix = 0.5
 shift = 0.1
 jitter = 0.2
+blur = 1.0
+noise = 0.1
 erasing = 0.3
 ema = 0.9
 """
@@ -387,19 +386,6 @@ def test_scores_by_hand():
     assert figures["confusion"][0] == [1, 1, 0, 0, 0, 0, 0]
     assert figures["ece"] == pytest.approx(25) and figures["brier"] == pytest.approx(0.5)
     assert figures["nll"] == pytest.approx(10)
-
-
-def test_readme_cards_and_figures_say_what_the_results_files_say():
-    assert train.report.stale() == []
-
-
-def test_an_old_figure_is_found(tmp_path):
-    results = train.cards.load_results()[0]
-    file = tmp_path / "figure.png"
-    assert not is_current(file, results)
-    draw_model(results, file)
-    assert is_current(file, results)
-    assert not is_current(file, results | {"sha256": "other"})
 
 
 def test_temperature_is_in_the_weights(finished, source, tmp_path):

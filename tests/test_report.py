@@ -1,4 +1,4 @@
-"""What is published: comparisons, controls, robustness, side studies, and the script that makes it again."""
+"""What is published: comparisons, controls, robustness, side studies, and that nothing of it is old."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ import train.fit
 import train.studies
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
-from train import cards, claims, controls, report, reproduce, robustness
+from train import cards, claims, controls, report, robustness
 from train.compare import CompareError, compare, corrected_interval
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_model, is_current
@@ -24,7 +24,6 @@ from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS
-from train.steps import Step, StepError, run_all
 
 
 def summary(seed: int, **accuracies: list[float]) -> dict:
@@ -139,31 +138,6 @@ def test_an_old_figure_is_found(tmp_path):
     assert not is_current(file, results | {"sha256": "other"})
 
 
-def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
-    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.taught_steps(tmp_path, 2, {})
-    assert len({step.name for step in steps}) == len(steps)
-    fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
-    for model, recipe in cards.RECIPES["fer2013"].items():
-        assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
-    assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
-    assert set(reproduce.teacher_step(tmp_path, {}).runs) <= set(fits)
-    steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
-    assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
-    words = steps[-1].command()
-    assert words[words.index("--epochs") + 1] == "1"
-    assert words[words.index("--model") + 1] == "control_no_attention"
-
-
-def test_a_failing_step_is_named(tmp_path):
-    good = Step("good", "compare.py", {}, ("--help",))
-    bad = Step("bad", "compare.py", {}, (tmp_path,))
-    run_all([good], 1, tmp_path / "logs")
-    assert "usage" in (tmp_path / "logs" / "good.log").read_text()
-    with pytest.raises(StepError, match=r"bad failed: error: .*no summary\.json"):
-        run_all([good, bad], 2, tmp_path / "logs")
-
-
-@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_conditions_change_faces_and_keep_their_form(name):
     images = torch.from_numpy(draw(waves=True)["validation"][0]).unsqueeze(1)

@@ -1,0 +1,33 @@
+"""The script that makes everything again, and the steps that it consists of."""
+
+import pytest
+
+from train import cards, reproduce
+from train.steps import Step, StepError, run_all
+
+
+def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
+    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.taught_steps(tmp_path, 2, {})
+    assert len({step.name for step in steps}) == len(steps)
+    fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
+    for model, recipe in cards.RECIPES["fer2013"].items():
+        assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
+    assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
+    assert set(reproduce.teacher_step(tmp_path, {}).runs) <= set(fits)
+    steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
+    assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
+    words = steps[-1].command()
+    assert words[words.index("--epochs") + 1] == "1"
+    assert words[words.index("--model") + 1] == "control_no_attention"
+
+
+def test_a_failing_step_is_named(tmp_path):
+    good = Step("good", "compare.py", {}, ("--help",))
+    bad = Step("bad", "compare.py", {}, (tmp_path,))
+    run_all([good], 1, tmp_path / "logs")
+    assert "usage" in (tmp_path / "logs" / "good.log").read_text()
+    with pytest.raises(StepError, match=r"bad failed: error: .*no summary\.json"):
+        run_all([good, bad], 2, tmp_path / "logs")
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")

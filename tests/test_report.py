@@ -138,6 +138,7 @@ def test_an_old_figure_is_found(tmp_path):
     assert not is_current(file, results | {"sha256": "other"})
 
 
+@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_conditions_change_faces_and_keep_their_form(name):
     images = torch.from_numpy(draw(waves=True)["validation"][0]).unsqueeze(1)

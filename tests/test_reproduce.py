@@ -28,6 +28,3 @@ def test_a_failing_step_is_named(tmp_path):
     assert "usage" in (tmp_path / "logs" / "good.log").read_text()
     with pytest.raises(StepError, match=r"bad failed: error: .*no summary\.json"):
         run_all([good, bad], 2, tmp_path / "logs")
-
-
-@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")

@@ -24,7 +24,7 @@ reproduce: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1)
 
 data-given:
-	@test -n "$(DATA)" || { echo "Say where FER2013 is: make verify DATA=path/to/fer2013" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "Say where FER2013 is: make $(MAKECMDGOALS) DATA=path/to/fer2013" >&2; exit 2; }
 
 # One stamp file an extra (dev has all of demo): a second run installs nothing until the requirements change.
 $(VENV)/.%: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""What is published: comparisons, controls, robustness, side studies, and that nothing of it is old."""
+"""What is published: controls, robustness, side studies, and that nothing of it is old."""
 
 import json
 import sys
@@ -11,75 +11,17 @@ from drawn_fer2013 import draw
 from timm.layers.cbam import CbamModule
 
 import train.cli
-import train.compare
 import train.fit
 import train.studies
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
 from train import cards, claims, controls, report, robustness
-from train.compare import CompareError, compare, corrected_interval
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_model, is_current
 from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS
-
-
-def summary(seed: int, **accuracies: list[float]) -> dict:
-    def folds(values: list[float]) -> list[dict]:
-        return [{"accuracy": value, "recall": {"happy": value + 1}} for value in values]
-
-    models = {name: {"folds": folds(values)} for name, values in accuracies.items()}
-    common = {"recipe": "paper", "folds": 3, "train_images": 99, "data": "x", "settings": {"seed": seed}}
-    return common | {"models": models}
-
-
-def test_interval_by_hand():
-    mean, half = corrected_interval([1.0, 2.0, 3.0], folds=3)
-    assert mean == 2
-    assert half == pytest.approx(4.3027 * np.sqrt(1 / 3 + 1 / 2), rel=1e-4)
-    with pytest.raises(CompareError, match="at least two"):
-        corrected_interval([1.0], folds=3)
-
-
-def test_models_are_compared_fold_by_fold():
-    summaries = [
-        summary(0, a=[60, 61, 62], b=[58, 60, 61], c=[1, 2, 3]),
-        summary(1, a=[62, 63, 64], b=[61, 61, 61]),
-    ]
-    (pair,) = compare(summaries)["pairs"]
-    assert pair["models"] == ["a", "b"]
-    assert pair["differences"] == [2, 1, 1, 1, 2, 3]
-    assert pair["mean"] == pytest.approx(10 / 6)
-    assert pair["recall"]["happy"]["mean"] == pytest.approx(10 / 6)
-    assert 0 < pair["ci95"] < 3
-
-
-@pytest.mark.parametrize(
-    ("other", "says"),
-    [
-        (summary(0, a=[1, 2, 3], b=[1, 2, 3]), "another seed"),
-        (summary(1, a=[1, 2, 3], b=[1, 2, 3]) | {"data": "y"}, "data is 'x'"),
-        (summary(1, c=[1, 2, 3]), "fewer than two"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(other, says):
-    with pytest.raises(CompareError, match=says):
-        compare([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other])
-
-
-def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
-    folder, out = tmp_path / "cv", tmp_path / "compared.json"
-    folder.mkdir()
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(folder), "--out", str(out)])
-    with pytest.raises(SystemExit) as stopped:
-        train.cli.run(train.compare.main)
-    assert stopped.value.code == 2 and "no summary.json" in capsys.readouterr().err
-    (folder / "summary.json").write_text(json.dumps(summary(0, a=[60, 61, 62], b=[50, 51, 52.5])))
-    train.compare.main()
-    assert json.loads(out.read_text())["pairs"][0]["mean"] == pytest.approx(59 / 6, abs=0.01)
-    assert "a - b" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", controls.__all__)
@@ -249,7 +191,8 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
     assert FIGURES_DIR / "studies.png" not in report.figures()
 
     (tmp_path / "studies.json").write_text(json.dumps(side_studies((1.8, 1.4), 60.5, 45.0)))
-    compared = compare([summary(seed, fer_cnn=[60, 61], fer_cbam=[70, 71.5]) for seed in (0, 1)])
+    pair = {"models": ["fer_cnn", "fer_cbam"], "differences": [-10, -10.5] * 2, "mean": -10.25, "ci95": 0.4}
+    compared = {"recipe": "paper", "folds": 3, "seeds": [0, 1], "pairs": [pair]}
     (tmp_path / "compare-paper.json").write_text(json.dumps(compared))
     page = claims.page()
     assert "figures/studies.png" in page and "class weights" in page.lower()

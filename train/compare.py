@@ -5,7 +5,7 @@
 Each argument is a folder that `train/cv.py` filled, one a seed. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52).
+Machine Learning 52). The first folder's summary and learning curves are kept beside the comparison.
 """
 
 import json
@@ -20,8 +20,11 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
+from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
+from train.recipe import load_recipe
+from train.summary import curves_of
 
 
 class CompareError(ValueError):
@@ -60,11 +63,14 @@ def compare(summaries: list[dict]) -> dict:
         CompareError: The summaries differ in more than the seed, or share fewer than two models.
     """
     first, *others = summaries
-    same = ("recipe", "folds", "train_images", "data")
-    for key in same:
+    for key in ("recipe", "folds", "train_images", "data", "input_size", "pretrained"):
         for other in others:
             if other[key] != first[key]:
                 raise CompareError(f"{key} is {first[key]!r} in one folder and {other[key]!r} in another")
+    for key, value in first["settings"].items():
+        for theirs in (other["settings"][key] for other in others):
+            if key not in ("seed", "precision") and theirs != value:
+                raise CompareError(f"{key} is {value!r} in one folder and {theirs!r} in another")
     seeds = [summary["settings"]["seed"] for summary in summaries]
     if len(set(seeds)) < len(seeds):
         raise CompareError(f"each folder must be of another seed, and theirs are {seeds}")
@@ -98,9 +104,7 @@ def table(compared: dict) -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, one a seed")
-    parser.add_argument(
-        "--out", type=Path, help="the JSON file (default: model_cards/results/compare-*.json)"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
     summaries = []
     for folder in args.runs:
@@ -109,10 +113,24 @@ def main() -> None:
             raise CompareError(f"{folder} has no summary.json: is its cross-validation finished?")
         summaries.append(json.loads(file.read_text()))
     compared = compare(summaries)
-    write_atomic(
-        args.out or RESULTS_DIR / f"compare-{compared['recipe']}.json", json.dumps(compared, indent=2) + "\n"
-    )
+    recipe = compared["recipe"]
+    if args.results.resolve() == RESULTS_DIR:
+        for summary in summaries:
+            _check_whole(summary)
+    for name, content in (("compare", compared), ("cv", summaries[0])):
+        write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
+    draw_curves(curves_of(summaries[0]), args.results / f"cv-{recipe}.png")
     print(table(compared))
+
+
+def _check_whole(summary: dict) -> None:
+    """Refuses to publish rehearsals, and cross-validations of other data than FER2013's."""
+    audited = json.loads((RESULTS_DIR / "audit.json").read_text())["data"]["fingerprint"]
+    if summary["data"] != audited:
+        raise CompareError("only cross-validations of FER2013 itself are published: give --results a folder")
+    epochs, wanted = summary["settings"]["epochs"], load_recipe(summary["recipe"]).epochs
+    if epochs != wanted:
+        raise CompareError(f"{epochs} epochs are fewer than the recipe's {wanted}: give --results a folder")
 
 
 if __name__ == "__main__":

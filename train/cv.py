@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.folds import FoldError, leak_free_folds
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
-from train.curves import draw_curves, read_history
+from train.curves import draw_curves
 from train.dataset import Fer2013
 from train.engine import predict
 from train.files import write_atomic
@@ -35,8 +35,8 @@ from train.fit import train_model
 from train.hardware import create_accelerator
 from train.networks import check_name
 from train.recipe import Recipe
-from train.summary import summarize, table
-from train.teacher import write_probabilities
+from train.summary import curves_of, summarize, table
+from train.teacher import write_probabilities, write_table
 
 PREDICTIONS = "out_of_fold.parquet"
 
@@ -62,6 +62,8 @@ def main() -> None:
     recipe = recipe_of(args)
     for name in args.model:
         check_name(name)
+        if args.pretrained and name.startswith("fer_"):
+            raise FoldError(f"--pretrained would leak: the weights of {name} have learnt every fold's faces")
     if args.folds < 2:  # said before the data are read
         raise FoldError(f"cross-validation needs at least 2 folds, not {args.folds}")
     if args.fold is not None and not 1 <= args.fold <= args.folds:
@@ -133,15 +135,14 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         parts = [pq.read_table(run_dir / PREDICTIONS) for run_dir in runs[name]]
         joined = pa.concat_tables(parts).sort_by("image")
         predictions[name] = joined
-        pq.write_table(joined, out / name / PREDICTIONS)
+        write_table(out / name / PREDICTIONS, joined)
     run_config = json.loads((runs[models[0]][0] / "config.json").read_text())
     common = {
         key: run_config[key] for key in ("data", "input_size", "pretrained", "versions", "hardware", "git")
     }
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    histories = {name: [read_history(run_dir) for run_dir in dirs] for name, dirs in runs.items()}
-    draw_curves(histories, out / "curves.png")
+    draw_curves(curves_of(summary), out / "curves.png")
     print(table(summary))
     print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")
 

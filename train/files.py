@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes under a temporary name and renames, so that no reader ever sees half a file."""
-    partial = path.with_name(path.name + ".tmp")
+    """Writes under a temporary name and renames, so that no reader ever sees half a file.
+
+    Processes may write the same file at once: the last one wins.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 

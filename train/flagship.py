@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train.cards import RECIPES
 from train.cli import create_parser, run
 from train.cv import PREDICTIONS
-from train.reproduce import table, weight_steps
+from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
@@ -72,10 +72,10 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/flagship"), help="folder (default: %(default)s)"
     )
     args = parser.parse_args()
-    out, logs, results = args.out, args.out / "logs", args.out / "results"
+    out, logs = args.out, args.out / "logs"
     data, common = step_options(args)
-    for folder in (out / "weights", results):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in ("weights", "results"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
 
     run_all(label_steps(out, common), args.jobs, logs)
     joined = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "out": out / "cv"}
@@ -87,14 +87,11 @@ def main() -> None:
     for model in (MODEL, TINY):
         for kind in ("labels", *teachers(out)):
             tag = "fer2013" if kind == "labels" else f"{kind}-student"
-            if not (results / f"seeds-{model}.{tag}.json").exists():
-                scored = {"tag": tag, "results": results} | data
-                runs = tuple(runs_of(out, model, kind))
-                run_all([Step(f"seeds-{model}-{kind}", "seeds.py", scored, runs)], 1, logs)
+            score_seeds(out, model, tag, data, runs_of(out, model, kind), logs)
         runs = runs_of(out, model, "labels", *teachers(out))
-        run_all(weight_steps(out, model, "fer2013", data, runs), 1, logs)
+        make_weights(out, model, "fer2013", data, runs, logs)
     for model in FERPLUS:
-        run_all(weight_steps(out, model, "ferplus", data, runs_of(out, model, "ferplus")), 1, logs)
+        make_weights(out, model, "ferplus", data, runs_of(out, model, "ferplus"), logs)
     print(table(out))
 
 

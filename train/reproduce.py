@@ -16,9 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import controls, studies
-from train.cards import RECIPES, TAUGHT, TEACHER_RECIPE, TEACHERS
+from train.cards import RECIPES, SHORTER, TAUGHT, TEACHER_RECIPE, TEACHERS
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
+from train.files import sha256
+from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODELS = tuple(RECIPES["paper"])
@@ -48,9 +50,8 @@ def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
         if recipe != TAUGHT
         for seed in range(seeds)
     ]
-    teachers = {(model, TEACHER_RECIPE, 0): {"epochs": epochs} | common for model, epochs in TEACHERS.items()}
-    steps = dict.fromkeys(wanted, common) | teachers
-    return [_fit(out, *wanted, options) for wanted, options in steps.items()]
+    wanted += [(model, TEACHER_RECIPE, 0) for model in TEACHERS]
+    return [_fit(out, *each, common) for each in dict.fromkeys(wanted)]
 
 
 def taught_steps(out: Path, seeds: int, common: dict) -> list[Step]:
@@ -73,6 +74,8 @@ def teacher_step(out: Path, data: dict) -> Step:
 def _fit(out: Path, model: str, recipe: str, seed: int, options: dict) -> Step:
     name = f"{model}-{recipe}-{seed}"
     given = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
+    if (model, recipe) in SHORTER:
+        given["epochs"] = SHORTER[model, recipe]
     return Step(name, "fit.py", given | options)
 
 
@@ -82,20 +85,36 @@ def study_step(out: Path, data: dict) -> Step:
     return Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)
 
 
-def weight_steps(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path]) -> list[Step]:
-    """Packages the run that is best on clean validation, and scores it, each split once."""
-    best = max(runs, key=lambda run: json.loads((run / "result.json").read_text())["best"]["val_accuracy"])
+def make_weights(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path], logs: Path) -> None:
+    """Packages the run that is best on clean validation, and scores the file, each split once."""
+    best = max(runs, key=lambda run: finished(run)[1]["best"]["val_accuracy"])
     name = f"{model}.{tag}"
-    weights, results = out / "weights", out / "results"
+    file, scored = out / "weights" / f"{name}.safetensors", out / "results" / f"{name}.json"
     calibrate = {} if tag == "paper" else data
-    steps = [Step(f"package-{name}", "package.py", {"tag": tag, "folder": weights} | calibrate, (best,))]
-    scored = results / f"{name}.json"
-    done = json.loads(scored.read_text())["splits"] if scored.exists() else {}
-    for split in ("validation", "test"):
-        options = {"model": weights / f"{name}.safetensors", "split": split, "results": results} | data
-        if split not in done:
-            steps.append(Step(f"evaluate-{name}-{split}", "evaluate.py", options))
-    return steps
+    package = Step(f"package-{name}", "package.py", {"tag": tag, "folder": file.parent} | calibrate, (best,))
+    run_all([package], 1, logs)
+    results = json.loads(scored.read_text()) if scored.exists() else {}
+    # figures of an earlier file, of fewer seeds or another recipe, are no longer of use
+    done = results["splits"] if results.get("sha256") == sha256(file) else {}
+    options = {"model": file, "results": scored.parent} | data
+    again = {"reason": "another run is the best"} if results and not done else {}
+    run_all(
+        [
+            Step(f"evaluate-{name}-{split}", "evaluate.py", {"split": split} | options | again)
+            for split in ("validation", "test")
+            if split not in done
+        ],
+        1,
+        logs,
+    )
+
+
+def score_seeds(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path], logs: Path) -> None:
+    """Scores several seeds and their ensemble, once."""
+    runs, results = tuple(sorted(runs)), out / "results"
+    if len(runs) > 1 and not (results / f"seeds-{model}.{tag}.json").exists():
+        options = {"tag": tag, "results": results} | data
+        run_all([Step(f"seeds-{model}.{tag}", "seeds.py", options, runs)], 1, logs)
 
 
 def table(out: Path) -> str:
@@ -134,14 +153,17 @@ def main() -> None:
         summaries.append(out / f"cv-paper-{seed}")
         options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
         run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
-    (out / "weights").mkdir(exist_ok=True)
+    for folder in ("weights", "results"):
+        (out / folder).mkdir(exist_ok=True)
     for tag, recipes in RECIPES.items():
         for model, recipe in recipes.items():
-            runs = out.glob(f"{model}-{recipe}-[0-9]")
-            run_all(weight_steps(out, model, tag, data, runs), 1, logs)
+            runs = list(out.glob(f"{model}-{recipe}-[0-9]"))
+            make_weights(out, model, tag, data, runs, logs)
+            score_seeds(out, model, tag, data, runs, logs)
     run_all([study_step(out, data)], 1, logs)
-    compared = {"out": out / "results" / "compare.json"}
-    run_all([Step("compare", "compare.py", compared, tuple(summaries))], 1, logs)
+    results = out / "results"
+    audit = Step("audit", "audit.py", {"out": results / "audit.json"} | data)
+    run_all([audit, Step("compare", "compare.py", {"results": results}, tuple(summaries))], 1, logs)
     print(table(out))
 
 

@@ -113,9 +113,10 @@ class RunDir:
                 (partial / "progress.json").write_text(json.dumps({"history": history, "best": best}))
                 manifest = {file.name: sha256(file) for file in sorted(partial.iterdir())}
                 (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
-                os.replace(partial, final)
+                # first, so that the last epoch's line is never missing: an epoch done again writes it again
                 lines = "".join(json.dumps(line) + "\n" for line in history)
                 write_atomic(self.path / "history.jsonl", lines)
+                os.replace(partial, final)
                 for path in older:
                     shutil.rmtree(path)
         self.accelerator.wait_for_everyone()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from train.cli import add_data_arguments
+from train.cli import add_data_arguments, source_of
 
 
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +21,12 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
-    """Options that name the data, and those besides that every training takes."""
-    data = {"data": args.data} if args.data else {}
+    """Options that name the data, and those besides that every training takes.
+
+    Raises:
+        DataError: The data are not named, and do not lie where they are looked for.
+    """
+    data = {"data": source_of(args)}
     return data, data | ({"epochs": args.epochs} if args.epochs else {})
 
 

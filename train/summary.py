@@ -1,6 +1,5 @@
 """What cross-validated models amount to: mean and standard deviation over the folds, and how they compare."""
 
-import json
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import scores
+from train.curves import read_history
+from train.run_dir import finished
 
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece")
 
@@ -22,18 +23,18 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
         predictions: Each model's out-of-fold probabilities, a row an image.
 
     Returns:
-        For each model: `folds`, the scores of each one with its best epoch; `mean` and `sd` (n - 1) of each
-        figure over the folds; `pooled`, the scores over all images; `train_seconds`; and `differences`, for
-        each other model, accuracy less the other's, fold by fold.
+        For each model: `folds`, the scores of each one with its best epoch and `history`; `mean` and `sd`
+        (n - 1) of each figure over the folds; `pooled`, the scores over all images; `train_seconds`; and
+        `differences`, for each other model, accuracy less the other's, fold by fold.
     """
     models = {}
     for name, table in predictions.items():
         fold = table["fold"].to_numpy()
         rows = []
         for i, run_dir in enumerate(runs[name], start=1):
-            result = json.loads((run_dir / "result.json").read_text())
-            rows.append(_scores(table.filter(fold == i)) | {"best_epoch": result["best"]["epoch"]})
-            rows[-1]["train_seconds"] = result["train_seconds"]
+            _, result = finished(run_dir)
+            run = {"best_epoch": result["best"]["epoch"], "train_seconds": result["train_seconds"]}
+            rows.append(_scores(table.filter(fold == i)) | run | {"history": read_history(run_dir)})
         values = {key: [row[key] for row in rows] for key in FIGURES}
         recalls = {f"recall_{key}": [row["recall"][key] for row in rows] for key in EXPRESSIONS}
         models[name] = {
@@ -50,6 +51,11 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
         models[one]["differences"][other] = difference
         models[other]["differences"][one] = [-value for value in difference]
     return models
+
+
+def curves_of(summary: dict) -> dict[str, list[list[dict]]]:
+    """The learning curves of a cross-validation, as `train.curves.draw_curves` takes them."""
+    return {name: [fold["history"] for fold in model["folds"]] for name, model in summary["models"].items()}
 
 
 def table(summary: dict) -> str:

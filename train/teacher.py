@@ -41,10 +41,15 @@ def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.n
         probs: float (N, 7), 0 to 1.
         columns: Further ones, (N,) each.
     """
-    table = {"image": rows, "sha256": faces.hashes, **columns, "label": faces.labels}
+    table: dict[str, object] = {"image": rows, "sha256": faces.hashes, **columns, "label": faces.labels}
     table |= dict(zip(EXPRESSIONS, probs.astype(np.float64).T, strict=True))
+    write_table(file, pa.table(table))
+
+
+def write_table(file: Path, table: pa.Table) -> None:
+    """Writes parquet, whole or not at all."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(table), buffer)
+    pq.write_table(table, buffer)
     write_atomic(file, buffer.getvalue().to_pybytes())
 
 

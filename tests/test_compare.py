@@ -1,0 +1,109 @@
+"""Models compared over the same folds, and what of it is published."""
+
+import json
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+import train.cli
+import train.compare
+from train.compare import CompareError, compare, corrected_interval
+from train.evaluate import RESULTS_DIR
+from train.recipe import load_recipe
+
+REAL = json.loads((RESULTS_DIR / "audit.json").read_text())["data"]["fingerprint"]
+EPOCH = {"loss": 1.0, "val_loss": 1.1, "val_accuracy": 60.0}
+
+
+def settings(seed: int, **changes: object) -> dict:
+    return json.loads(json.dumps(asdict(load_recipe("paper", seed=seed, **changes))))
+
+
+def summary(seed: int, **accuracies: list[float]) -> dict:
+    def folds(values: list[float]) -> list[dict]:
+        return [{"accuracy": value, "recall": {"happy": value + 1}, "history": [EPOCH]} for value in values]
+
+    models = {name: {"folds": folds(values)} for name, values in accuracies.items()}
+    common = {"recipe": "paper", "folds": 3, "train_images": 99, "data": "x", "settings": settings(seed)}
+    common |= {"input_size": None, "pretrained": False}
+    return common | {"models": models}
+
+
+def test_interval_by_hand():
+    mean, half = corrected_interval([1.0, 2.0, 3.0], folds=3)
+    assert mean == 2
+    assert half == pytest.approx(4.3027 * np.sqrt(1 / 3 + 1 / 2), rel=1e-4)
+    with pytest.raises(CompareError, match="at least two"):
+        corrected_interval([1.0], folds=3)
+
+
+def test_models_are_compared_fold_by_fold():
+    summaries = [
+        summary(0, a=[60, 61, 62], b=[58, 60, 61], c=[1, 2, 3]),
+        summary(1, a=[62, 63, 64], b=[61, 61, 61]),
+    ]
+    (pair,) = compare(summaries)["pairs"]
+    assert pair["models"] == ["a", "b"]
+    assert pair["differences"] == [2, 1, 1, 1, 2, 3]
+    assert pair["mean"] == pytest.approx(10 / 6)
+    assert pair["recall"]["happy"]["mean"] == pytest.approx(10 / 6)
+    assert 0 < pair["ci95"] < 3
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (summary(0, a=[1, 2, 3], b=[1, 2, 3]), "another seed"),
+        (summary(1, a=[1, 2, 3], b=[1, 2, 3]) | {"data": "y"}, "data is 'x'"),
+        (summary(1, a=[1], b=[2]) | {"settings": settings(1, lr=1.0)}, "lr is 0.001 in one folder and 1.0"),
+        (summary(1, c=[1, 2, 3]), "fewer than two"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(other, says):
+    with pytest.raises(CompareError, match=says):
+        compare([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other])
+
+
+def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "cv"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(folder), "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        train.cli.run(train.compare.main)
+    assert stopped.value.code == 2 and "no summary.json" in capsys.readouterr().err
+    found = summary(0, a=[60, 61, 62], b=[50, 51, 52.5])
+    (folder / "summary.json").write_text(json.dumps(found))
+    train.compare.main()
+    compared = json.loads((tmp_path / "compare-paper.json").read_text())
+    assert compared["pairs"][0]["mean"] == pytest.approx(59 / 6, abs=0.01)
+    assert "a - b" in capsys.readouterr().out
+    assert json.loads((tmp_path / "cv-paper.json").read_text()) == found
+    assert (tmp_path / "cv-paper.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "of FER2013 itself"),
+        ({"data": REAL, "settings": settings(0, epochs=1)}, "fewer than the recipe's 20"),
+    ],
+)
+def test_only_whole_cross_validations_of_fer2013_are_published(change, says, tmp_path, monkeypatch, capsys):
+    (tmp_path / "summary.json").write_text(json.dumps(summary(0, a=[60, 61, 62], b=[50, 51, 52]) | change))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        train.cli.run(train.compare.main)
+    assert stopped.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_the_published_comparison_is_of_the_published_cross_validation():
+    crossed, compared = (
+        json.loads((RESULTS_DIR / f"{name}-paper.json").read_text()) for name in ("cv", "compare")
+    )
+    assert compared["seeds"][0] == crossed["settings"]["seed"]
+    for pair in compared["pairs"]:
+        first, second = (crossed["models"][name]["folds"] for name in pair["models"])
+        ours = [a["accuracy"] - b["accuracy"] for a, b in zip(first, second, strict=True)]
+        assert pair["differences"][: crossed["folds"]] == pytest.approx(ours)

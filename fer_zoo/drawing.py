@@ -10,7 +10,9 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from .labels import COLORS
 from .recognizer import Face
-from .tracking import Track
+from .tracking import Track, track_color
+
+OPACITY = 0.8  # of a heat map where it is strongest
 
 
 def draw_faces(
@@ -21,7 +23,8 @@ def draw_faces(
     Args:
         image: The photo or frame that the faces were found in, any mode.
         faces: Faces with boxes in pixels of `image`; they are counted from 1 and have the colour of their
-            expression. Tracks have a number and a colour of their own.
+            expression, or where it is none of the seven, one by their number. Tracks have a number and a
+            colour of their own.
         max_size: A larger photo is reduced so that its longer side has this many pixels.
         sure_from: An expression of less confidence gets a question mark, 0..1.
 
@@ -40,7 +43,7 @@ def draw_faces(
         if isinstance(face, Track):
             number, color, face = face.number, face.color, face.face
         else:
-            number, color = count, COLORS[face.label]
+            number, color = count, COLORS.get(face.label, track_color(count))
         x1, y1, x2, y2 = (value * scale for value in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
         text = f"{number} {face.label}{'' if face.confidence >= sure_from else '?'}"
@@ -55,14 +58,13 @@ def draw_faces(
     return canvas
 
 
-def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.8) -> Image.Image:
+def overlay(crop: Image.Image, heat: np.ndarray, size: int) -> Image.Image:
     """Lay a heat map over a face: nothing where it is 0, then red, and yellow where it is 1.
 
     Args:
         crop: The face that the map explains, square, any mode.
         heat: (h, w) floats 0..1, of any size; stretched over the crop.
         size: Side of the result in pixels.
-        opacity: How much of the face the map hides where it is 1, 0..1.
 
     Returns:
         An RGB image (size, size).
@@ -72,7 +74,7 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int, opacity: float = 0.8
     face = np.asarray(crop.convert("L").convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     heat = cv2.resize(np.asarray(heat, np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]
-    alpha = opacity * np.sqrt(heat)[..., None]  # the root lets weak places be seen at all
+    alpha = OPACITY * np.sqrt(heat)[..., None]  # the root lets weak places be seen at all
     return Image.fromarray((face * (1 - alpha) + color * alpha + 0.5).astype(np.uint8))
 
 

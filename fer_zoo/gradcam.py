@@ -14,8 +14,8 @@ from torch import nn
 FLAT = 0.01
 
 
-def gradcam(model: nn.Module, x: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
-    """Grad-CAM of every image of a batch for every class asked for.
+def gradcam(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Grad-CAM of every image of a batch for every class.
 
     Each map is relu(sum_k w_k A_k), where A is the last feature map and w_k the mean over all places of the
     gradient of the class's logit with respect to A_k. May be called under `torch.no_grad` or
@@ -25,7 +25,6 @@ def gradcam(model: nn.Module, x: torch.Tensor, classes: torch.Tensor | None = No
         model: Any timm-style convolutional classifier in eval mode: `forward_features` gives (B, D, h, w) and
             `forward_head` turns that into logits. No gradient of a parameter is computed.
         x: Model input (B, C, H, W).
-        classes: (K,) class indices; None for all classes.
 
     Returns:
         float32 (B, K, h, w), not negative, unscaled, at the resolution of the features.
@@ -51,11 +50,10 @@ def gradcam(model: nn.Module, x: torch.Tensor, classes: torch.Tensor | None = No
     with torch.inference_mode(False), torch.enable_grad():
         features = features.detach().requires_grad_()
         logits = model.forward_head(features)
-        wanted = range(logits.shape[1]) if classes is None else classes.tolist()
         # The sum over the batch comes apart in the gradient: no logit depends on another image's features.
         gradients = [
             torch.autograd.grad(logits[:, c].sum(), features, retain_graph=True)[0].mean((2, 3))
-            for c in wanted
+            for c in range(logits.shape[1])
         ]
     weights = torch.stack(gradients, dim=1)
     maps = torch.einsum("bkd,bdhw->bkhw", weights.float(), features.detach().float()).relu()

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import io
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .models import ModelError
+from .files import atomic
+from .models import ModelError, label_names
 from .preprocess import to_input
 
 # What of the pretrained cfg travels in the file's metadata, as JSON: what the model's input and output mean.
@@ -36,16 +36,19 @@ def export_onnx(model: nn.Module, file: str | Path) -> None:
         file: The file to write; its metadata say what `OnnxModel` needs.
 
     Raises:
-        ModelError: The extra "onnx" is not installed, or the file cannot be written.
+        ModelError: The extra "onnx" is not installed, the file cannot be written, or the model is ONNX
+            already or has no names for its classes.
     """
-    _write(_to_bytes(model), Path(file))
+    if isinstance(model, OnnxModel):
+        raise ModelError("This model is ONNX already: copy its file.")
+    _write(_to_bytes(model), file)
 
 
 def as_onnx(model: nn.Module) -> OnnxModel:
     """A model to be run by onnxruntime from now on; one that is so already stays as it is.
 
     Raises:
-        ModelError: The extra "onnx" is not installed.
+        ModelError: The extra "onnx" is not installed, or the model has no names for its classes.
     """
     return model if isinstance(model, OnnxModel) else OnnxModel(_to_bytes(model))
 
@@ -85,7 +88,7 @@ def quantize_onnx(source: str | Path, file: str | Path, faces: Sequence[Image.Im
         )
         proto = onnx.load(written)
     _set_meta(proto, model.pretrained_cfg)
-    _write(proto.SerializeToString(), Path(file))
+    _write(proto.SerializeToString(), file)
 
 
 class OnnxModel(nn.Module):
@@ -136,19 +139,14 @@ def _module(name: str) -> Any:
         raise ModelError(_MISSING) from error
 
 
-def _write(content: bytes, file: Path) -> None:
-    partial = file.with_name(file.name + ".tmp")
-    try:
+def _write(content: bytes, file: str | Path) -> None:
+    with atomic(file, ModelError) as partial:
         partial.write_bytes(content)
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ModelError(f"'{file}' cannot be written ({error.strerror}).") from error
 
 
 def _to_bytes(model: nn.Module) -> bytes:
     _module("onnxscript")
-    cfg = model.pretrained_cfg
+    cfg = model.pretrained_cfg | {"label_names": label_names(model)}
     x = torch.zeros(2, getattr(model, "in_chans", cfg["input_size"][0]), *cfg["input_size"][1:])
     # the exporter speaks of its own inner life on every channel it finds
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

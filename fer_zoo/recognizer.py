@@ -18,8 +18,7 @@ from torch import nn
 from .faces import Detection, FaceDetector, crop_face, get_detector
 from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
 from .images import ImageSource, load_image
-from .labels import EXPRESSIONS
-from .models import ModelError, create_face_model
+from .models import ModelError, create_face_model, label_names
 from .onnx_model import OnnxModel, as_onnx
 from .preprocess import to_input
 
@@ -92,8 +91,8 @@ class Recognizer:
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
         faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
         device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
-        backend: "torch", or "onnx" to run the model by onnxruntime, several times as fast on a CPU; it then
-            cannot be explained. An `.onnx` file runs so in any case.
+        backend: "torch", or "onnx" to run the model by onnxruntime, about twice as fast for one face on a
+            CPU; it then cannot be explained. An `.onnx` file runs so in any case.
 
     Raises:
         ModelError: No such model, its weights cannot be had, or it has no names for its classes.
@@ -112,11 +111,11 @@ class Recognizer:
         if backend not in BACKENDS:
             raise ValueError(f"There is no backend '{backend}'; there are {' and '.join(BACKENDS)}.")
         self.model = load_model(model).eval()
+        self.labels = label_names(self.model)
         if backend == "onnx":
             self.model = as_onnx(self.model)
         if device is not None:
             self.model.to(_device(device))
-        self.labels = _labels(self.model)
         self.detector = get_detector(faces) if isinstance(faces, str) else faces
 
     def __call__(self, images: ImageSource | Sequence[ImageSource]) -> list[Face] | list[list[Face]]:
@@ -256,9 +255,9 @@ def _load_named(name: str) -> nn.Module:
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         raise ModelError(f"The model '{name}' cannot be loaded: {_why(error)}.") from error
     trained = _trained_labels(name)
-    if trained and trained != _labels(model):
+    if trained and trained != label_names(model):
         raise ModelError(
-            f"The config.json of '{name}' calls its classes {', '.join(_labels(model))}, "
+            f"The config.json of '{name}' calls its classes {', '.join(label_names(model))}, "
             f"but its weights were trained with {', '.join(trained)}."
         )
     return model
@@ -333,19 +332,6 @@ def _load_file(path: Path) -> nn.Module:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"The weights in '{path}' do not fit the architecture {arch}.") from error
     return model
-
-
-def _labels(model: nn.Module) -> tuple[str, ...]:
-    labels = tuple(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
-    count = getattr(model, "num_classes", None)
-    if not labels and count == len(EXPRESSIONS):
-        return EXPRESSIONS
-    if not labels or len(labels) != count:
-        raise ModelError(
-            f"{type(model).__name__} has {count} classes and {len(labels)} names for them; a model of "
-            f"expressions has {len(EXPRESSIONS)} classes, or pretrained_cfg['label_names'] for all it has."
-        )
-    return labels
 
 
 def _device(device: str | torch.device) -> torch.device:

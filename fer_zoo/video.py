@@ -13,9 +13,10 @@ from PIL import Image
 
 from .drawing import draw_faces
 from .faces import Detection, FaceDetector, crop_face
+from .files import atomic
 from .recognizer import Recognizer
 from .tracking import Track, Tracker, match_boxes
-from .video_io import Frame, Limits, VideoError, VideoReader, VideoSource, VideoWriter, atomic
+from .video_io import Frame, Limits, VideoError, VideoReader, VideoSource, VideoWriter
 
 __all__ = ["Limits", "Point", "Timeline", "VideoError", "analyze_video", "track_faces"]
 
@@ -127,9 +128,9 @@ def analyze_video(
         reader = stack.enter_context(VideoReader(source, limits))
         writer = rows = None
         if out is not None:
-            writer = stack.enter_context(VideoWriter(stack.enter_context(atomic(out)), reader))
+            writer = stack.enter_context(VideoWriter(stack.enter_context(atomic(out, VideoError)), reader))
         if csv is not None:
-            file = stack.enter_context(atomic(csv)).open("w", newline="", encoding="utf-8")
+            file = stack.enter_context(atomic(csv, VideoError)).open("w", newline="", encoding="utf-8")
             rows = csv_format.writer(stack.enter_context(file), lineterminator="\n")
             columns = ("seconds", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence")
             rows.writerow([*columns, *recognizer.labels])

@@ -201,6 +201,7 @@ def test_two_processes_are_as_accurate_as_one(source, tmp_path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
+        (("--model", "fer_resnet", "--pretrained"), "--pretrained would leak"),
         (("--folds", "1"), "at least 2 folds"),
         (("--fold", "4"), "from 1 to 3"),
         (("--model", "fer_cnn", "resnet81"), "did you mean"),

@@ -159,6 +159,14 @@ def test_parameter_groups_cover_every_parameter_once(name):
     grouped = [key for group in groups.values() for key in group]
     assert sorted(grouped) == sorted(key for key, _ in model.named_parameters())
     assert model.no_weight_decay() == set()
+    # the head's group, the last one, holds nothing else: every stage can have a learning rate of its own
+    assert {key.partition(".")[0] for key in groups[max(groups)]} == {"head"}
+
+
+@pytest.mark.parametrize("name", ("fer_cnn", "fer_cbam"))
+def test_the_size_of_images_is_one_number_or_two(name):
+    for size in (96, (96, 96)):
+        assert create(name, img_size=size)(torch.zeros(1, 1, 96, 96)).shape == (1, 7)
 
 
 @every_model

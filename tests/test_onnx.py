@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from drawn_fer2013 import draw
 from PIL import Image
@@ -62,6 +63,14 @@ def test_recognisers_of_both_kinds_agree(file, model, examples):
         Recognizer(model, backend="tensorflow")
 
 
+def test_classes_need_names():
+    x = torch.zeros(1, 3, 176, 176)
+    timms = timm.create_model("resnet10t", num_classes=7).eval()
+    torch.testing.assert_close(as_onnx(timms)(x), timms(x), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ModelError, match="4 classes and 7 names"):
+        Recognizer(timm.create_model("fer_cnn", num_classes=4), faces="whole", backend="onnx")
+
+
 def test_rgb_models_can_be_exported(tmp_path, faces):
     rgb = fer_zoo.create_model("fer_cnn", pretrained=True, in_chans=3).eval()
     export_onnx(rgb, tmp_path / "rgb.onnx")
@@ -105,6 +114,8 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     for bad, says in (
         (("fer_cnm", "--out", str(out)), "did you mean fer_cnn"),
         (("fer_cnn", "--out", str(tmp_path / "no" / "model.onnx")), "cannot be written"),
+        (("fer_cnn", "--out", str(out / "model.onnx")), "cannot be written"),
+        ((str(out), "--out", str(small)), "ONNX already"),
         (("fer_cnn", "--out", str(out), "--int8", str(tmp_path / "nothing")), "nothing"),
     ):
         assert cli.main(["export", *bad]) == 2

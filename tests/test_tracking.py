@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from fer_zoo.drawing import draw_faces
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Face
-from fer_zoo.tracking import Tracker
+from fer_zoo.tracking import Tracker, track_color
 
 
 def face(x: float, y: float = 100.0, side: float = 80.0, happy: float = 1.0) -> Face:
@@ -97,3 +98,10 @@ def test_tracks_are_drawn_in_their_own_colour():
     red, green, blue = drawn.getpixel((200, 140))
     assert f"#{red:02x}{green:02x}{blue:02x}" == tracks[0].color
     assert tracks[0].number == 2
+
+
+def test_labels_of_ones_own_are_drawn_in_the_colour_of_the_number():
+    smiling = replace(face(200), label="smile")
+    drawn = draw_faces(Image.new("RGB", (400, 300)), [smiling])
+    red, green, blue = drawn.getpixel((200, 140))
+    assert f"#{red:02x}{green:02x}{blue:02x}" == track_color(1)

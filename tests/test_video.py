@@ -267,9 +267,10 @@ def test_what_cannot_be_written_gets_a_sentence(whole, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", moving(3))
     with pytest.raises(VideoError, match=r"ends in \.mp4"):
         analyze_video(clip, whole, out=tmp_path / "out.avi")
-    for kind in ({"out": tmp_path / "none" / "out.mp4"}, {"csv": tmp_path / "none" / "out.csv"}):
-        with pytest.raises(VideoError, match=r"cannot be written \(No such file or directory\)"):
-            analyze_video(clip, whole, **kind)
+    for folder, reason in ((tmp_path / "none", "No such file or directory"), (clip, "Not a directory")):
+        for kind in ({"out": folder / "out.mp4"}, {"csv": folder / "out.csv"}):
+            with pytest.raises(VideoError, match=rf"cannot be written \({reason}\)"):
+                analyze_video(clip, whole, **kind)
 
 
 def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path):

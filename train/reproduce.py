@@ -1,4 +1,4 @@
-"""Makes everything again: cross-validation, side studies, and all weight files with their scores.
+"""Makes everything again: cross-validation, side studies, all weight files with their scores, the audit.
 
     make reproduce DATA=path/to/fer2013
     python train/reproduce.py --data SOURCE --jobs 6        # six trainings side by side on one GPU
@@ -162,8 +162,13 @@ def main() -> None:
             score_seeds(out, model, tag, data, runs, logs)
     run_all([study_step(out, data)], 1, logs)
     results = out / "results"
-    audit = Step("audit", "audit.py", {"out": results / "audit.json"} | data)
-    run_all([audit, Step("compare", "compare.py", {"results": results}, tuple(summaries))], 1, logs)
+    looked_at = {"model": out / "weights" / f"{studies.MODEL}.paper.safetensors"}
+    steps = [
+        Step("audit", "audit.py", {"out": results / "audit.json"} | data),
+        Step("mean-gradcam", "mean_gradcam.py", {"out": results / "mean-gradcam.json"} | looked_at | data),
+        Step("compare", "compare.py", {"results": results}, tuple(summaries)),
+    ]
+    run_all(steps, 1, logs)
     print(table(out))
 
 

@@ -63,7 +63,9 @@ class FaceNet(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^stem", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)")
+        stage, layer = r"^stages\.(\d+)", r"^stages\.(\d+)\.(\d+)"
+        # a stage may be one block, without numbered layers
+        return dict(stem=r"^stem", blocks=stage if coarse else [(layer, None), (stage, None)])
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -44,3 +44,21 @@ def create_face_model(
         "label_names": tuple(labels),
     }
     return model
+
+
+def label_names(model: nn.Module) -> tuple[str, ...]:
+    """What a model's classes are called: its pretrained cfg says, else seven are the expressions.
+
+    Raises:
+        ModelError: It has another number of classes than of names.
+    """
+    labels = tuple(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
+    count = getattr(model, "num_classes", None)
+    if not labels and count == len(EXPRESSIONS):
+        return EXPRESSIONS
+    if not labels or len(labels) != count:
+        raise ModelError(
+            f"{type(model).__name__} has {count} classes and {len(labels)} names for them; a model of "
+            f"expressions has {len(EXPRESSIONS)} classes, or pretrained_cfg['label_names'] for all it has."
+        )
+    return labels

@@ -14,7 +14,7 @@ What the paper leaves open:
 
 from typing import Any
 
-from timm.layers import ConvNormAct
+from timm.layers import ConvNormAct, to_2tuple
 from timm.layers.cbam import CbamModule
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
@@ -41,7 +41,7 @@ class FerCbam(FaceNet):
         self,
         num_classes: int = 7,
         in_chans: int = 1,
-        img_size: tuple[int, int] = (48, 48),
+        img_size: int | tuple[int, int] = 48,
         widths: tuple[int, int, int] = (64, 128, 256),
         hidden_size: int = 512,
         drop_rate: float = 0.5,
@@ -54,7 +54,8 @@ class FerCbam(FaceNet):
                 convs = [nn.MaxPool2d(2), *convs, ConvNormAct(out_chs, out_chs, 3)]
             stages.append(nn.Sequential(*convs, CbamModule(out_chs)))
             in_chs = out_chs
-        head = FlattenHead(in_chs, (img_size[0] // 4, img_size[1] // 4), hidden_size, num_classes, drop_rate)
+        height, width = to_2tuple(img_size)
+        head = FlattenHead(in_chs, (height // 4, width // 4), hidden_size, num_classes, drop_rate)
         super().__init__(FixedKernels(), stages, head, widths, (1, 2, 4), num_classes, in_chans)
 
 

@@ -13,6 +13,7 @@ What the paper leaves open:
 
 from typing import Any
 
+from timm.layers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
@@ -39,7 +40,7 @@ class FerCnn(FaceNet):
         self,
         num_classes: int = 7,
         in_chans: int = 1,
-        img_size: tuple[int, int] = (48, 48),
+        img_size: int | tuple[int, int] = 48,
         widths: tuple[int, int, int] = (32, 64, 128),
         hidden_size: int = 256,
         kernels: bool = False,
@@ -53,7 +54,8 @@ class FerCnn(FaceNet):
             pool = [nn.MaxPool2d(2), nn.Dropout(drop_rate)] if stages else []
             stages.append(nn.Sequential(*pool, nn.Conv2d(in_chs, out_chs, 3, padding=1), nn.ReLU()))
             in_chs = out_chs
-        head = FlattenHead(in_chs, (img_size[0] // 4, img_size[1] // 4), hidden_size, num_classes, drop_rate)
+        height, width = to_2tuple(img_size)
+        head = FlattenHead(in_chs, (height // 4, width // 4), hidden_size, num_classes, drop_rate)
         super().__init__(stem, stages, head, widths, (1, 2, 4), num_classes, in_chans)
 
 

@@ -25,7 +25,8 @@ def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:
             `val_accuracy`.
         file: The PNG to write.
     """
-    figure = new_figure(4.5 * len(PANELS), 4)
+    most = max(len(runs) for runs in histories.values())
+    figure = new_figure(4.5 * len(PANELS), 4.4)
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for number, (name, runs) in enumerate(histories.items()):
             curves = [[line[key] for line in run] for run in runs]
@@ -37,5 +38,9 @@ def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+    if most > 1:
+        axes.plot([], [], color="0.6", linewidth=1, label="thin: one run (fold)")
+        axes.plot([], [], color="0.4", linewidth=2.2, label="thick: mean of its runs")
     axes.legend()
+    figure.suptitle(f"Learning curves, {'one run' if most == 1 else f'{most} runs (folds)'} each")
     save(figure, file, histories)

@@ -2,11 +2,13 @@
 
     python train/mean_gradcam.py --model fer_cbam.paper --data SOURCE
 
-Over the faces of clean validation on which a detector finds eyes and mouth. A band reaches to either side by
-a third of the way between the two. The picture and the shares go beside the other results.
+Over the faces of clean validation on which a detector finds eyes and mouth. Where those of an expression are
+fewer than 120, the first such faces of train fill them up. A band reaches to either side by a third of the
+way between the two. Shares and picture go beside the other results; with --out, a picture beside that file.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -17,28 +19,30 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.faces import get_detector
+from fer_zoo.faces import FaceDetector, get_detector
 from fer_zoo.gradcam import gradcam, upsample_maps
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
-from train.evaluate import RESULTS_DIR
+from train.evaluate import RESULTS_DIR, weight_file
 from train.figures import FIGURES_DIR, draw_mean_maps
-from train.files import write_atomic
+from train.files import sha256, write_atomic
 
+FILE = RESULTS_DIR / "mean-gradcam.json"
+ENOUGH = 120  # faces of an expression
 BAND = 1 / 3  # half height, as a share of the way from eyes to mouth
 ENLARGED = 5  # times, for the detector
 
 
-def landmark_rows(images: np.ndarray) -> np.ndarray:
+def landmark_rows(detector: FaceDetector, images: np.ndarray) -> np.ndarray:
     """Heights of eyes and mouth, float (N, 2) in pixels from the top; nan where no face is found.
 
     Args:
+        detector: Gives landmarks.
         images: uint8 (N, H, W).
     """
-    detector = get_detector("auto")
     rows = np.full((len(images), 2), np.nan)
     for i, image in enumerate(tqdm(images, "landmarks", disable=None)):
         size = (ENLARGED * image.shape[1], ENLARGED * image.shape[0])
@@ -57,53 +61,94 @@ def bands(rows: np.ndarray, height: int) -> np.ndarray:
 
 
 def class_maps(model: torch.nn.Module, faces: Arrays) -> np.ndarray:
-    """Each face's Grad-CAM of its own label, float (N, H, W), sum 1, or 0 where the map is flat."""
-    maps = []
+    """Each face's Grad-CAM of its own label, float32 (N, H, W), sum 1, or 0 where the map is flat."""
+    maps = np.zeros(faces.images.shape, np.float32)
     for start in tqdm(range(0, len(faces), 64), "Grad-CAM", disable=None):
-        part = faces[np.arange(start, min(start + 64, len(faces)))]
-        x = to_input(list(part.images), model)
-        found = gradcam(model, x)[torch.arange(len(part)), torch.from_numpy(part.labels)]
-        maps.append(upsample_maps(found[:, None], x.shape[2:])[:, 0])
-    maps = torch.cat(maps).numpy()
+        rows = np.arange(start, min(start + 64, len(faces)))
+        part = faces[rows]
+        found = gradcam(model, to_input(list(part.images), model))
+        own = found[torch.arange(len(part)), torch.from_numpy(part.labels)]
+        maps[rows] = upsample_maps(own[:, None], maps.shape[1:])[:, 0].numpy()
     total = maps.sum((1, 2), keepdims=True)
     return np.divide(maps, total, out=np.zeros_like(maps), where=total > 0)
+
+
+def look(model: torch.nn.Module, detector: FaceDetector, faces: Arrays) -> tuple[np.ndarray, ...]:
+    """The faces whose eyes and mouth are found and whose map is not flat, in their order.
+
+    Returns:
+        Their images, uint8 (N, H, W), maps, float32 (N, H, W), and bands, bool (N, 2, H).
+    """
+    rows = landmark_rows(detector, faces.images)
+    seen = rows[:, 0] < rows[:, 1]  # nan is not
+    faces, rows = faces[seen], rows[seen]
+    maps = class_maps(model, faces)
+    shown = maps.sum((1, 2)) > 0
+    return faces.images[shown], maps[shown], bands(rows[shown], maps.shape[1])
+
+
+def shares_of(maps: np.ndarray, inside: np.ndarray) -> dict[str, float]:
+    """How much of the maps lies in each band, and how much of the picture does, in percent.
+
+    Args:
+        maps: float (N, H, W), sum 1 each.
+        inside: bool (N, 2, H).
+
+    Returns:
+        For `eyes` and `mouth` the mean share, `..._ci95`, half its 95 % interval over the faces, and
+        `area_...`, the band's share of the picture.
+    """
+    found = {}
+    for part, name in enumerate(("eyes", "mouth")):
+        each = 100 * (maps.sum(2) * inside[:, part]).sum(1)
+        found[name] = float(each.mean())
+        found[f"{name}_ci95"] = 1.96 * float(each.std()) / math.sqrt(len(each))
+        found[f"area_{name}"] = 100 * float(inside[:, part].mean())
+    return found
 
 
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("--model", default="fer_cbam.paper", help="packaged weights or a .safetensors file")
     add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
     args = parser.parse_args()
-    model = load_model(args.model).eval()
-    data = load_data(args, strict=False)
-    faces = data["validation"][data.clean("validation")]
-    rows = landmark_rows(faces.images)
-    seen = ~np.isnan(rows[:, 0]) & (rows[:, 0] < rows[:, 1])
-    faces, rows = faces[seen], rows[seen]
-    maps = class_maps(model, faces)
-    height = faces.images.shape[1]
-    inside = bands(rows, height)
+    weights = weight_file(args.model)
+    published = args.out.resolve() == FILE
+    data = load_data(args, strict=published)
+    model, detector = load_model(weights).eval(), get_detector("auto")
+    clean, train = data["validation"][data.clean("validation")], data["train"]
     found, means = {}, {}
     for label, name in enumerate(EXPRESSIONS):
-        chosen = (faces.labels == label) & (maps.sum((1, 2)) > 0)
-        mass = maps[chosen].sum(2)
-        eyes, mouth = ((mass * inside[chosen, part]).sum(1).mean() for part in (0, 1))
-        area_eyes, area_mouth = (inside[chosen, part].mean() for part in (0, 1))
-        found[name] = {
-            "faces": int(chosen.sum()),
-            "eyes": 100 * float(eyes),
-            "mouth": 100 * float(mouth),
-            "area_eyes": 100 * float(area_eyes),
-            "area_mouth": 100 * float(area_mouth),
-        }
-        means[name] = (faces.images[chosen].mean(0), maps[chosen].mean(0))
-    results = {"model": args.model, "split": "validation_clean", "band": BAND, "shares": found}
-    write_atomic(RESULTS_DIR / "mean-gradcam.json", json.dumps(results, indent=2) + "\n")
-    draw_mean_maps(results, means, FIGURES_DIR / "mean-gradcam.png")
-    print(f"{'expression':<12}{'faces':>7}{'eyes %':>9}{'mouth %':>9}   of the area: eyes %, mouth %")
+        kept = look(model, detector, clean[clean.labels == label])
+        missing = max(0, ENOUGH - len(kept[0]))
+        if missing:
+            more = look(model, detector, train[train.labels == label])
+            kept = [np.concatenate([ours, theirs[:missing]]) for ours, theirs in zip(kept, more, strict=True)]
+            missing = min(missing, len(more[0]))
+        images, maps, inside = kept
+        if not len(images):
+            raise ValueError(f"eyes and mouth are found on no face that is {name}")
+        found[name] = {"faces": len(images), "of_train": missing} | shares_of(maps, inside)
+        means[name] = (images.mean(0), maps.mean(0))
+    results = {
+        "model": weights.stem,
+        "sha256": sha256(weights),
+        "detector": type(detector).__name__.lower(),
+        "split": "validation_clean",
+        "band": BAND,
+        "shares": found,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    picture = FIGURES_DIR / "mean-gradcam.png" if published else args.out.with_suffix(".png")
+    draw_mean_maps(results, means, picture)
+    print(
+        f"{'expression':<12}{'faces':>7}{'of train':>10}{'eyes %':>9}{'mouth %':>9}   area: eyes %, mouth %"
+    )
     for name, row in found.items():
         print(
-            f"{name:<12}{row['faces']:>7}{row['eyes']:>9.1f}{row['mouth']:>9.1f}"
+            f"{name:<12}{row['faces']:>7}{row['of_train']:>10}{row['eyes']:>9.1f}{row['mouth']:>9.1f}"
             f"{row['area_eyes']:>18.1f}{row['area_mouth']:>9.1f}"
         )
 

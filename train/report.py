@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import robustness
 from train.cards import card, load_results
-from train.claims import PAPER, curves_of, load_studies, page
+from train.claims import PAPER, curves_of, load_maps, load_studies, page
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
-from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current
+from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces
 from train.files import write_atomic
 from train.gallery import draw_gallery
 from train.summary import cells
@@ -126,12 +126,16 @@ def texts() -> dict[Path, str]:
 
 
 def figures() -> dict[Path, tuple]:
-    """Every figure: the function that draws it, and what that is given."""
+    """Every figure: the function that draws it, or says what does, and what that is given."""
     results = load_results()
     found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
     if studies := load_studies():
         found[FIGURES_DIR / "studies.png"] = (draw_curves, curves_of(studies))
-    return found | {FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, results, _peers())}
+    return found | {
+        FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, results, _peers()),
+        # last: where it is old, the script ends there
+        FIGURES_DIR / "mean-gradcam.png": (need_faces, load_maps()),
+    }
 
 
 def stale() -> list[Path]:

@@ -25,8 +25,9 @@ can be compared. It shows where the network looked, not why.
 PRIVACY = """
 ## Privacy
 Photos, clips and camera pictures are read by the machine that runs this page and passed on to no one.
-Nothing is kept: camera pictures are never written to a file; of an uploaded file there is a temporary copy,
-which is deleted after about an hour, or when the app ends. No part of the page comes from another server.
+Live's camera pictures are never written to a file. Of an uploaded file or a snapshot, and of what is made
+from it, there are temporary copies, which are deleted after about an hour, or when the app ends. No part of
+the page comes from another server.
 
 ## Where the law forbids it
 In the European Union, AI systems that infer emotions of people at work or in education are prohibited,

@@ -18,7 +18,7 @@ from fer_zoo.labels import COLORS
 from fer_zoo.tracking import Track, Tracker
 
 from .html import bars, picture
-from .readers import model_input, recognizer, sure_from
+from .readers import model_input, named, recognizer, sure_from
 
 TIME_LIMIT = 120  # seconds of one recording; who wants more clicks again
 EVERY = 0.08  # seconds between two frames that the browser sends; a newer one takes an older one's place
@@ -31,7 +31,8 @@ STRIP_FACES = 4  # the latest
 
 START = (
     "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes. "
-    f"{VISITORS} visitors are served at a time; others wait for their turn."
+    f"{VISITORS} visitors are served at a time; others wait for their turn.\n\n"
+    "A question mark after an expression: the model is unsure, and at this confidence too often wrong."
 )
 WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every face, with bars below.</p>"
 
@@ -116,8 +117,7 @@ def read_frame(
     session.remember(tracks, started)
     if heat:
         image = with_maps(image, tracks, model)
-    sure = sure_from(model)
-    drawn = draw_faces(image, tracks, sure_from=sure)
+    drawn = draw_faces(image, tracks, sure_from=sure_from(model))
     now = time.monotonic()
     session.answered.append(now)
     shown = picture(
@@ -127,14 +127,12 @@ def read_frame(
         data_milliseconds=f"{1000 * (now - started):.0f}",
     )
     found = "".join(
-        bars(t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{answer(t, sure)}</b>')
+        bars(
+            t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{named(t.face, model)}</b>'
+        )
         for t in tracks
     )
     return shown, f"{found or '<p>No face in sight.</p>'}{strip(session, started)}", session
-
-
-def answer(track: Track, sure: float) -> str:
-    return track.face.label if track.face.confidence >= sure else f"{track.face.label}?"
 
 
 def with_maps(image: Image.Image, tracks: list[Track], model: str) -> Image.Image:

@@ -16,11 +16,13 @@ from fer_zoo.recognizer import Explanation, Face
 from .html import bars
 from .programs import to_json
 from .readers import (
+    DELETED,
     EXAMPLES,
     FACE_SIZE,
     KEPT_SECONDS,
     MAX_FACES,
     model_input,
+    named,
     new_file,
     photo_input,
     read_image,
@@ -73,7 +75,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
     if len(faces) > 1:
         most = "The largest " if len(faces) == MAX_FACES else ""
         found = f"{most}{len(faces)} faces found. Choose one below, or click on it."
-    captions = [f"{n}: {face.label} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
+    captions = [f"{n}: {named(face, model)} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
     crops = zip((face.crop for face in reading.faces), captions, strict=True)
     return [
         found,
@@ -162,8 +164,9 @@ def face_at(reading: Reading | None, event: gr.SelectData) -> list:
     return [gr.Gallery(selected_index=number), *show_face(reading, number)]
 
 
-def save_picture(reading: Reading) -> str:
+def save_picture(reading: Reading | None) -> str:
     """A PNG of the photo with its boxes."""
+    reading = still_kept(reading)
     try:
         image = read_image(reading.path)
     except ImageError as error:
@@ -173,11 +176,19 @@ def save_picture(reading: Reading) -> str:
     return str(file)
 
 
-def save_numbers(reading: Reading) -> str:
+def save_numbers(reading: Reading | None) -> str:
     """What `predict` returns, as a JSON file."""
+    reading = still_kept(reading)
     file = new_file("faces.json")
     file.write_text(json.dumps(to_json(reading.faces, reading.model), indent=2))
     return str(file)
+
+
+def still_kept(reading: Reading | None) -> Reading:
+    """The reading, unless Gradio has dropped it after `KEPT_SECONDS`; the screen shows it still."""
+    if reading is None:
+        raise gr.Error(DELETED, print_exception=False)
+    return reading
 
 
 def download(label: str, save, reading: gr.State, elem_id: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from functools import cache
 
 import gradio as gr
 import pandas as pd
-import timm
 
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.models._base import HUB_ORG
 from fer_zoo.tracking import track_color
 
 from .html import SORT, heat_table, legend, sortable_table
@@ -27,6 +29,10 @@ COLUMNS = (
     "sure from %",
     "so sure %",
 )
+# Links of a card to the files beside it: its figure, and the log of reads.
+BESIDE = re.compile(r"(?P<image>!?)\[(?P<words>[^\]]*)\]\((?!https?:)[^)]*\)")
+# On the Hub, the models of who runs the Space: `publish.py --repo me` sends both there.
+OWNER = os.environ.get("SPACE_AUTHOR_NAME", HUB_ORG)
 NOTES = """
 *Test* is FER2013's PrivateTest, read once a weight file; *clean* leaves out the images that stand in the
 training split too, pixel for pixel; macro-F1 and calibration error (15 equal-width bins) are of clean test.
@@ -57,7 +63,7 @@ def table() -> str:
             clean["ece"],
         ]
         cells = [
-            f'<a href="https://huggingface.co/{timm.get_pretrained_cfg(model).hf_hub_id}">{model}</a>',
+            f'<a href="https://huggingface.co/{OWNER}/{model}">{model}</a>',
             *[f"{figure:.2f}" for figure in figures],
             f"{result['parameters'] / 1e6:.2f}",
             f"{result['bytes'] / 1e6:.1f}",
@@ -99,10 +105,11 @@ def confusion(model: str) -> str:
 
 
 def card(model: str) -> str:
+    """A model's card; of the files beside it, which the page does not serve, only the links' words remain."""
     file = ROOT / "model_cards" / f"{model}.md"
-    # a card begins with the Hub's front matter, which is for machines
-    text = file.read_text().split("---\n", 2)[-1] if file.exists() else ""
-    return text or f"The card of {model} is not part of this installation."
+    if not file.exists():
+        return f"The card of {model} is not part of this installation."
+    return BESIDE.sub(lambda link: "" if link["image"] else link["words"], file.read_text())
 
 
 def choose(model: str) -> tuple[str, str]:

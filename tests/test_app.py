@@ -10,6 +10,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
-from space.compare import largest_face
-from space.photo import Reading, verdict
-from space.readers import MODELS, read_photo, sure_from
+from space.compare import OWN, compare, largest_face
+from space.photo import Reading, analyse, save_numbers, save_picture, verdict
+from space.readers import FACE_SIZE, MODELS, read_photo, sure_from
+from space.zoo import card
 from train.app_process import running_app
 from train.files import sha256
 from train.threshold import threshold
@@ -113,6 +115,41 @@ def test_compare_cuts_out_what_photo_has_found(examples, monkeypatch, whole):
         largest_face(path, not whole, reading)
 
 
+def test_compare_keeps_one_small_face_and_says_what_photo_says(examples, tmp_path):
+    with Image.open(examples / "astronaut.jpg") as photo:
+        photo.crop((160, 50, 290, 180)).resize((1500, 1500)).save(tmp_path / "face.png")
+    path = str(tmp_path / "face.png")
+    _, comparison, _ = compare(path, True, OWN, None, None)
+    kept = comparison.answers[0].face.crop
+    assert kept.size == (FACE_SIZE, FACE_SIZE)
+    for answer in comparison.answers:
+        assert answer.face.crop is kept
+        (read,) = read_photo(path, answer.model, whole=True)[1]
+        assert answer.face.probs == pytest.approx(read.probs, abs=1e-6)
+
+
+@pytest.mark.parametrize(("threshold", "mark"), [(2.0, "?"), (0.0, "")])
+def test_captions_mark_unsure_faces(examples, tmp_path, monkeypatch, threshold, mark):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr("space.readers.sure_from", lambda model: threshold)
+    gallery = analyse(str(examples / "astronaut.jpg"), MODELS[0], whole=False)[4]
+    ((_, caption),) = gallery.constructor_args["value"]
+    assert re.fullmatch(rf"1: happy{re.escape(mark)} \d+%", caption)
+
+
+@pytest.mark.parametrize("save", [save_picture, save_numbers])
+def test_download_after_the_reading_was_dropped_says_what_to_do(save):
+    with pytest.raises(gr.Error, match="deleted in the meantime; please add it again"):
+        save(None)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_card_links_to_nothing_that_the_page_lacks(model):
+    text = card(model)
+    assert "## Limits" in text and "![" not in text
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]*)\)", text))
+
+
 def test_thresholds_belong_to_the_packaged_files(examples):
     results = json.loads((examples.parent / "model_cards" / "results" / "thresholds.json").read_text())
     packaged = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
@@ -140,6 +177,14 @@ def test_photo_is_turned_upright(client, tmp_path, examples):
     (found,) = predict(client, tmp_path / "lying.jpg")
     x1, y1, x2, y2 = found["box"]
     assert x1 < 225 < x2 and y1 < 128 < y2
+
+
+def test_photo_of_a_phone_is_read(client, tmp_path, examples):
+    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").register_heif_opener()
+    with Image.open(examples / "astronaut.jpg") as photo:
+        photo.save(tmp_path / "phone.heic", format="HEIF")
+    (found,) = predict(client, tmp_path / "phone.heic")
+    assert found["label"] == "happy"
 
 
 def test_every_model_of_the_picker_answers(app, client, examples):

@@ -144,6 +144,14 @@ def test_example_photo(page):
     wait_for_text(page, TOP, "^happy$")
 
 
+def test_photo_that_the_browser_cannot_show(page, examples, tmp_path):
+    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").register_heif_opener()
+    with Image.open(examples / "astronaut.jpg") as photo:
+        photo.save(tmp_path / "phone.heic", format="HEIF")
+    upload(page, tmp_path / "phone.heic")
+    wait_for_text(page, TOP, "^happy$")
+
+
 def test_webcam_snapshot(page):
     page.get_by_label("Capture from camera").first.click()
     page.get_by_text("Click to Access Webcam").first.click()
@@ -276,6 +284,14 @@ def test_photo_comes_along_to_compare(page, examples):
     open_tab(page, "Compare")
     page.wait_for_timeout(1 * SECONDS)
     assert "neutral" in page.inner_text("#compare-status"), "what was added here stays"
+
+    open_tab(page, "Photo")
+    page.locator("#photo").get_by_label("Remove Image").click()
+    wait_for_text(page, "#status", "Add a photo")
+    upload(page, examples / "astronaut.jpg")
+    wait_for_text(page, "#status", "^1 face found.$")
+    open_tab(page, "Compare")
+    wait_for_text(page, "#compare-status", r"models say happy\.$")
 
 
 def test_zoo_sorts_and_looks_closer(page):

@@ -162,9 +162,11 @@ def test_all_to_another_owner_in_private(hub, command):
 def test_a_space_is_exactly_its_folder(hub, command):
     assert command("space", "--repo", "me")[0] == 0
     repo = hub.repos["space", "me/fer-zoo"]
-    assert {"app.py", "fer_zoo/recognizer.py", "requirements.txt"} <= hub.files(
-        "me/fer-zoo", kind="space"
-    ).keys()
+    files = hub.files("me/fer-zoo", kind="space")
+    cards = {f"model_cards/{path.stem}.md" for path in WEIGHTS_DIR.glob("*.safetensors")}
+    assert {"app.py", "fer_zoo/recognizer.py", "requirements.txt", *cards} <= files.keys()
+    assert not any(name.startswith("model_cards/figures/") for name in files), "it is small"
+    assert f"me/{NAME}" in ModelCard(files["README.md"].decode()).data.models
     repo.commit("main", hub.files("me/fer-zoo", kind="space") | {"old.py": b"pass"})
     assert "me/fer-zoo: deleted old.py\n" in command("space", "--repo", "me")[1]
     assert "old.py" not in hub.files("me/fer-zoo", kind="space")

@@ -139,7 +139,7 @@ def need_faces(results: dict, file: Path) -> None:
 def save(figure: object, file: Path, *shown: object) -> None:
     """Writes a figure with the digest of what it shows."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".tmp.png")
+    partial = file.with_suffix(f".{os.getpid()}.tmp.png")
     figure.savefig(partial, metadata={DIGEST: digest(*shown)})
     os.replace(partial, file)
 

@@ -12,7 +12,6 @@ from timm.models._hub import save_config_for_hf
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
-from fer_zoo.models._base import HUB_ORG
 from train.cards import SPLITS
 from train.evaluate import RESULTS_DIR, weight_file
 from train.files import sha256
@@ -46,7 +45,8 @@ SPACE = """\
 # fer-zoo
 
 Facial expressions in photos, in clips and before the camera, and what on a face speaks for each. The weights
-are part of this Space; what it is shown is read by the machine that runs it, and neither kept nor passed on.
+are part of this Space; what it is shown is read by the machine that runs it, passed on to no one, and deleted
+after about an hour.
 
 ![A photo with one face, its seven probabilities and a Grad-CAM](docs/photo.jpg)
 """
@@ -67,9 +67,7 @@ def write_model(name: str, folder: Path, repo: str) -> None:
         ValueError: There are no such weights, or no results file or card of exactly these.
     """
     results = load_results(name)
-    card = (CARDS_DIR / f"{name}.md").read_text() if (CARDS_DIR / f"{name}.md").exists() else ""
-    if results["sha256"] not in card:
-        raise ValueError(f"{name}: its card is not of these weights: run python train/report.py")
+    card = load_card(name, results)
     _empty(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(with_metadata(weight_file(name), results_sha256=sha256(RESULTS_DIR / f"{name}.json")))
@@ -112,6 +110,19 @@ def load_results(name: str) -> dict:
             f"{name}: its labels are {', '.join(labels) or 'not named'}, not {', '.join(EXPRESSIONS)}"
         )
     return results
+
+
+def load_card(name: str, results: dict) -> str:
+    """The text of a card.
+
+    Raises:
+        ValueError: It is missing, or not of the weights that these results are of.
+    """
+    file = CARDS_DIR / f"{name}.md"
+    card = file.read_text() if file.exists() else ""
+    if results["sha256"] not in card:
+        raise ValueError(f"{name}: its card is not of these weights: run python train/report.py")
+    return card
 
 
 def with_metadata(weights: Path, **extra: str) -> bytes:
@@ -185,24 +196,25 @@ def write_space(folder: Path, repo: str) -> None:
 
     Args:
         folder: Is made, or emptied, once nothing speaks against it.
-        repo: "owner/name", for the address of the thumbnail.
+        repo: "owner/name", for the address of the thumbnail; the models are the owner's, too.
 
     Raises:
-        ValueError: Weights have no results file of theirs.
+        ValueError: Weights have no results file or card of theirs.
     """
     models = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
     for model in models:
-        load_results(model)
+        load_card(model, load_results(model))
     _empty(folder)
     skip = shutil.ignore_patterns("__pycache__", "*.tmp", ".*")
     for part in ("fer_zoo", "space", "examples"):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part, ignore=skip)
-    results = sorted(path.relative_to(ROOT) for path in RESULTS_DIR.glob("*.json"))
-    for file in ("app.py", "requirements.txt", "LICENSE", "docs/photo.jpg", *results):
+    cards = [CARDS_DIR / f"{model}.md" for model in models]  # without their figures, which no tab shows
+    shown = [path.relative_to(ROOT) for path in (*cards, *sorted(RESULTS_DIR.glob("*.json")))]
+    for file in ("app.py", "requirements.txt", "LICENSE", "docs/photo.jpg", *shown):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     data: SpaceCardData = RepoCard.load(ROOT / "README.md").data
-    data.models = [f"{HUB_ORG}/{model}" for model in models]
+    data.models = [f"{repo.partition('/')[0]}/{model}" for model in models]
     data.thumbnail = f"https://huggingface.co/spaces/{repo}/resolve/main/docs/photo.jpg"
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n\n{SPACE}")

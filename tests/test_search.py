@@ -114,7 +114,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
-        json.dumps({"seeds": [0, 1], "splits": {"test": row}})
+        json.dumps({"seeds": [0, 1], "best_on_clean_validation": 1, "splits": {"test": row}})
     )
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
     (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))
@@ -123,10 +123,19 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     results["splits"]["test_clean_ferplus"] = split
     card = cards.card(results)
     assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 |" in card
+    assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
     assert "| base | 61.00 | +0.00 | 1.500 | +0.000 |" in card
     assert "clean test, FER+ majority" in card and "--recipe flagship --seed 0 --labels ferplus" in card
     config["teacher"] = ["a digest"]
     assert "train/flagship.py" in cards.card(results)
+    config |= {"labels": "fer2013", "recipe_name": "taught"}
+    config["recipe"] = dataclasses.asdict(load_recipe("taught"))
+    commands = cards.card(results)
+    made = (
+        commands.index("--model fer_cbam --recipe strong-mix --epochs 30"),
+        commands.index("train/teacher.py"),
+    )
+    assert sorted(made) == list(made) and made[1] < commands.index("--teacher runs/teacher.parquet")
 
 
 @pytest.mark.long

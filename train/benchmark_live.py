@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from space.readers import MODELS
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
@@ -136,6 +137,7 @@ def main() -> None:
     results = {
         "command": f"python train/benchmark_live.py --seconds {args.seconds:g}",
         "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, browser and app together",
+        "model": MODELS[0],
         "camera": f"{SIZE[0]}x{SIZE[1]} at {FPS} frames/s, one face",
     } | measure(args.seconds)
     write_atomic(args.out, json.dumps(results, indent=2) + "\n")

@@ -23,13 +23,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from space.readers import recognizer
+from space.readers import MODELS, recognizer
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 
-MODEL = "fer_cbam.paper"
+MODEL = MODELS[0]  # what visitors are shown first
 SIDE = 1000  # pixels of a photo's side
 PAUSE = 5.0  # seconds between an answer and the next request
 
@@ -149,6 +149,7 @@ def main() -> None:
     results = {
         "command": f"python train/load_app.py {options}",
         "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, visitors and app together",
+        "model": MODEL,
         "photo": f"{SIDE}x{SIDE} JPEG, one face; {PAUSE:g} s pause between answer and next request",
     }
     with running_app() as app:

@@ -24,7 +24,7 @@ RECIPES = {
     "fer2013": {
         "fer_cnn": "strong",
         "fer_kernel_cnn": "strong",
-        "fer_resnet": "strong-mix",
+        "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
     },
 }

@@ -19,7 +19,6 @@ from train import controls, studies
 from train.cards import RECIPES, SHORTER, TAUGHT, TEACHER_RECIPE, TEACHERS
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import sha256
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -88,14 +87,17 @@ def study_step(out: Path, data: dict) -> Step:
 def make_weights(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path], logs: Path) -> None:
     """Packages the run that is best on clean validation, and scores the file, each split once."""
     best = max(runs, key=lambda run: finished(run)[1]["best"]["val_accuracy"])
+    config, result = finished(best)
     name = f"{model}.{tag}"
     file, scored = out / "weights" / f"{name}.safetensors", out / "results" / f"{name}.json"
     calibrate = {} if tag == "paper" else data
     package = Step(f"package-{name}", "package.py", {"tag": tag, "folder": file.parent} | calibrate, (best,))
-    run_all([package], 1, logs)
     results = json.loads(scored.read_text()) if scored.exists() else {}
-    # figures of an earlier file, of fewer seeds or another recipe, are no longer of use
-    done = results["splits"] if results.get("sha256") == sha256(file) else {}
+    # a file packaged again is another to its sha256: its metadata come in any order
+    same = file.exists() and results.get("run") == {"config": config, "result": result}
+    done = results["splits"] if same else {}
+    if not same:
+        run_all([package], 1, logs)
     options = {"model": file, "results": scored.parent} | data
     again = {"reason": "another run is the best"} if results and not done else {}
     run_all(

@@ -119,7 +119,7 @@ def load_maps() -> dict:
 
 def load_studies() -> dict:
     """What `train/studies.py` found; empty where the studies were not run."""
-    return _load("studies") if (RESULTS_DIR / "studies.json").exists() else {}
+    return _load_if_run("studies")
 
 
 def curves_of(studies: dict) -> dict[str, list[list[dict]]]:
@@ -205,9 +205,9 @@ def _last(study: dict, key: str) -> float:
 
 
 def _compared() -> str:
-    if not (RESULTS_DIR / "compare-paper.json").exists():
+    found = _load_if_run("compare-paper")
+    if not found:
         return ""
-    found = _load("compare-paper")
     rows = []
     for pair in found["pairs"]:
         first, second = pair["models"]
@@ -221,6 +221,11 @@ def _compared() -> str:
 
 def _load(name: str) -> dict:
     return json.loads((RESULTS_DIR / f"{name}.json").read_text())
+
+
+def _load_if_run(name: str) -> dict:
+    """Empty where its script was not run."""
+    return _load(name) if (RESULTS_DIR / f"{name}.json").exists() else {}
 
 
 def _table(results: dict[str, dict]) -> str:
@@ -367,8 +372,7 @@ def _attention(test: dict[str, dict]) -> tuple[bool | None, str]:
 
 def _paired(first: str, second: str, expression: str | None = None) -> Interval | None:
     """95 % interval of `first` less `second` over the folds, in accuracy or a recall; None: not compared."""
-    found = _load("compare-paper")["pairs"] if (RESULTS_DIR / "compare-paper.json").exists() else []
-    for pair in found:
+    for pair in _load_if_run("compare-paper").get("pairs", []):
         if set(pair["models"]) == {first, second}:
             row = pair["recall"][expression] if expression else pair
             mean = row["mean"] if pair["models"][0] == first else -row["mean"]

@@ -35,6 +35,7 @@ from train.fit import train_model
 from train.hardware import create_accelerator
 from train.networks import check_name
 from train.recipe import Recipe
+from train.run_dir import finished
 from train.summary import curves_of, summarize, table
 from train.teacher import write_probabilities, write_table
 
@@ -136,7 +137,7 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         joined = pa.concat_tables(parts).sort_by("image")
         predictions[name] = joined
         write_table(out / name / PREDICTIONS, joined)
-    run_config = json.loads((runs[models[0]][0] / "config.json").read_text())
+    run_config, _ = finished(runs[models[0]][0])
     common = {
         key: run_config[key] for key in ("data", "input_size", "pretrained", "versions", "hardware", "git")
     }

@@ -1,6 +1,7 @@
 """Cross-validation, in one process and in two, and the audit, on small drawn data."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from drawn_fer2013 import draw, write_parquet
-from launch import ENV, ROOT, run, run_two
+from launch import ENV, ROOT, interrupt, run, run_two
 from safetensors.torch import load_file
 
 import train.cli
@@ -23,6 +24,7 @@ from train.audit import audit, table
 from train.cv import PREDICTIONS
 from train.dataset import Fer2013
 from train.pack import write_pack
+from train.run_dir import WEIGHTS
 
 REAL = ROOT.parent / "shared" / "fer2013"
 
@@ -130,6 +132,18 @@ def test_a_cross_validation_is_complete(source, crossed):
     assert model["sd"]["accuracy"] == pytest.approx(np.std(by_fold, ddof=1))
     assert model["pooled"]["n"] == 280
     assert (crossed / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_killed_in_its_second_fold_and_resumed_is_the_same_to_the_bit(source, crossed, exact, tmp_path):
+    args = ("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", tmp_path)
+    interrupt(args, tmp_path / "fer_cnn" / "fold-2", signal.SIGKILL)
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert "fold-2 after epoch 1" in done.stdout
+    for fold in ("fold-2", "fold-3"):
+        ours, whole = (load_file(out / "fer_cnn" / fold / WEIGHTS) for out in (tmp_path, crossed))
+        for key, value in whole.items():
+            assert torch.equal(ours[key], value), f"{fold} {key}"
 
 
 def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed, exact):

@@ -4,9 +4,7 @@ import json
 import math
 import re
 import signal
-import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_fer2013 import draw
-from launch import ENV, ROOT, run
+from launch import interrupt, run
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -33,6 +31,7 @@ from fer_zoo.recognizer import load_model
 from train.dataset import load_image_folder
 from train.engine import class_weights, predict
 from train.evaluate import check_test_read, log_test_read
+from train.files import sha256
 from train.hardware import out_of_memory
 from train.networks import NetworkError, create_network
 from train.package import fit_temperature, package
@@ -72,27 +71,6 @@ def fit_args(source: Path, out: Path, *more: object, epochs: int = 3) -> tuple:
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "model.safetensors")
-
-
-def interrupt(args: tuple, out: Path, how: signal.Signals) -> subprocess.Popen:
-    """Starts a run and sends it a signal when its first checkpoint is there."""
-    command = [sys.executable, *map(str, args)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=ENV,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # a shell's background job ignores Ctrl-C, and hands that on to its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoint-0001").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(how)
-    process.output, process.errors = process.communicate(timeout=120)
-    assert not (out / "result.json").exists()
-    return process
 
 
 @pytest.fixture(scope="module", params=["paper", "rich"])
@@ -142,6 +120,22 @@ def test_a_model_learns(source, tmp_path):
     done = run(*fit_args(source, tmp_path / "run", "--batch-size", 32, epochs=10))
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"]["val_accuracy"] > 60
+
+
+def test_a_run_starts_from_the_weights_of_another(source, finished, tmp_path):
+    still = tmp_path / "still.toml"
+    still.write_text('optimizer = "sgd"\nlr = 1e-9\n')
+    args = fit_args(source, tmp_path / "on", "--recipe", still, "--start", finished, epochs=1)
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    for key, value in weights(finished).items():
+        torch.testing.assert_close(weights(tmp_path / "on")[key], value, atol=1e-6, rtol=0)
+
+    config = json.loads((tmp_path / "on" / "config.json").read_text())
+    assert config["start"] == sha256(finished / "model.safetensors")
+    done = run(*args, "--model", "fer_resnet", "--out", tmp_path / "other")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: {finished} is a run of fer_cnn: its weights do not fit"
 
 
 def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):

@@ -115,6 +115,8 @@ def fit(
         model.load_state_dict(run.weights())
         return result
 
+    # else Accelerate saves an earlier fold's network too, and resumes with that one in place of ours
+    accelerator.free_memory()
     trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
     history, best = run.resume(trainer.ema)
     if accelerator.log_with:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors.torch import load_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,6 +31,7 @@ from train.files import sha256
 from train.hardware import create_accelerator
 from train.networks import check_name, create_network
 from train.recipe import Recipe
+from train.run_dir import WEIGHTS, RunError, finished
 from train.teacher import read_probabilities, taught
 
 
@@ -51,6 +53,12 @@ def parse_args() -> argparse.Namespace:
         help="parquet of probabilities, of train/cv.py or train/seeds.py",
     )
     add_training_arguments(parser)
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="RUN",
+        help="the directory of a finished run whose weights to start from",
+    )
     parser.add_argument("--out", type=Path, help="the run's directory (default: runs/MODEL-RECIPE-SEED)")
     return parser.parse_args()
 
@@ -64,7 +72,16 @@ def main() -> None:
     with accelerator.main_process_first():
         train, validation, labels, config = _faces(args, recipe)
     _, result = train_model(
-        args.model, train, validation, recipe, accelerator, args, out, labels=labels, config=config
+        args.model,
+        train,
+        validation,
+        recipe,
+        accelerator,
+        args,
+        out,
+        labels=labels,
+        start=args.start,
+        config=config,
     )
     best, images = result["best"], result["validation_images"]
     accelerator.print(
@@ -84,6 +101,7 @@ def train_model(
     *,
     labels: tuple[str, ...] = EXPRESSIONS,
     fold: int = 0,
+    start: Path | None = None,
     config: dict,
 ) -> tuple[nn.Module, dict]:
     """Makes a network and trains it, or goes on with it, as `train.engine.fit` says.
@@ -98,10 +116,14 @@ def train_model(
         out: The run's directory.
         labels: The classes.
         fold: Counted from 1; 0 for none.
+        start: The directory of a finished run whose weights to start from.
         config: What else determines the run, such as the data's fingerprint.
 
     Returns:
         The network with the weights of the best epoch, and the run's result.
+
+    Raises:
+        RunError: `start` is no finished run of such a network, or `fit` cannot go on.
     """
     set_seed(recipe.seed + fold)
     model = create_network(
@@ -112,6 +134,9 @@ def train_model(
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
     )
+    if start:
+        start_from(start, model)
+        config = config | {"start": sha256(start / WEIGHTS)}
     config = config | {
         "model": name,
         "recipe_name": Path(args.recipe).stem,
@@ -122,6 +147,19 @@ def train_model(
     }
     splits = (Split(arrays, accelerator.device) for arrays in (train, validation))
     return model, fit(model, *splits, recipe, accelerator, out, config, fold)
+
+
+def start_from(run_dir: Path, model: nn.Module) -> None:
+    """Gives a network the weights of a finished run.
+
+    Raises:
+        RunError: It is no finished run, or one of another network.
+    """
+    config, _ = finished(run_dir)
+    try:
+        model.load_state_dict(load_file(run_dir / WEIGHTS))
+    except RuntimeError as error:
+        raise RunError(f"{run_dir} is a run of {config['model']}: its weights do not fit") from error
 
 
 def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:

@@ -9,20 +9,22 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic(path: str | Path, failure: type[Exception]) -> Iterator[Path]:
+def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Path]:
     """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
+
+    Processes may write the same file at once: the last one wins.
 
     Args:
         path: The file.
         failure: What is raised where it cannot be written; it is given one sentence.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise failure(f"'{path}' cannot be written ({error.strerror}).") from error
+        raise failure(f"'{path}' cannot be written ({error.strerror or error}).") from error
     finally:
         with suppress(OSError):  # there may not even be a folder
             temporary.unlink()

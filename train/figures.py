@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from fer_zoo.files import atomic
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from train.evaluate import RESULTS_DIR
 
@@ -139,9 +139,8 @@ def need_faces(results: dict, file: Path) -> None:
 def save(figure: object, file: Path, *shown: object) -> None:
     """Writes a figure with the digest of what it shows."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.tmp.png")
-    figure.savefig(partial, metadata={DIGEST: digest(*shown)})
-    os.replace(partial, file)
+    with atomic(file) as partial:
+        figure.savefig(partial, format="png", metadata={DIGEST: digest(*shown)})
 
 
 def new_figure(width: float, height: float) -> object:

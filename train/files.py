@@ -1,18 +1,19 @@
 """Files that are whole or absent, and their hashes."""
 
 import hashlib
-import os
 from pathlib import Path
+
+from fer_zoo.files import atomic
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes under a temporary name and renames, so that no reader ever sees half a file.
+    """Writes a file that no reader ever sees half.
 
-    Processes may write the same file at once: the last one wins.
+    Raises:
+        OSError: It cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+    with atomic(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sha256(path: Path) -> str:

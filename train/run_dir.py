@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fer_zoo.files import atomic
 from train.files import sha256, write_atomic
 
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
@@ -152,9 +153,8 @@ class RunDir:
         if self.accelerator.is_main_process:
             newest = self._checkpoints()[-1]
             with _writing(self.path):
-                partial = self.path / f"{WEIGHTS}.tmp"
-                shutil.copyfile(newest / "best.safetensors", partial)
-                os.replace(partial, self.path / WEIGHTS)
+                with atomic(self.path / WEIGHTS) as partial:
+                    shutil.copyfile(newest / "best.safetensors", partial)
                 write_atomic(self.path / RESULT, json.dumps(result, indent=2) + "\n")
             shutil.rmtree(newest)
         self.accelerator.wait_for_everyone()

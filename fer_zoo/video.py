@@ -99,6 +99,7 @@ def analyze_video(
     csv: str | Path | None = None,
     limits: Limits | None = None,
     smoothing: float = 0.6,
+    sure_from: float = 0.0,
     progress: Callable[[float], None] | None = None,
 ) -> Timeline:
     """Read the expressions of all faces of a clip; memory does not grow with its length.
@@ -112,6 +113,7 @@ def analyze_video(
             score, label, confidence and the probability of every expression.
         limits: What the clip may hold; by default frames of up to 3840x2160 pixels, of any length.
         smoothing: Of the probabilities; see `Tracker`.
+        sure_from: In the annotated clip, an expression of less confidence gets a question mark, 0..1.
         progress: Called with the share that is done, 0..1.
 
     Returns:
@@ -139,7 +141,7 @@ def analyze_video(
             timeline.add(frame.seconds, tracks)
             if writer:
                 image = Image.fromarray(frame.rgb)
-                drawn = draw_faces(image, tracks, max_size=max(image.size)) if tracks else image
+                drawn = draw_faces(image, tracks, max(image.size), sure_from) if tracks else image
                 writer.write(replace(frame, rgb=np.asarray(drawn)))
             if rows:
                 rows.writerows(_row(frame.seconds, track) for track in tracks)

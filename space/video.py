@@ -12,7 +12,7 @@ from fer_zoo.labels import COLORS
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
 from .html import legend
-from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, uploaded
+from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, sure_from, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
 CLIPS = 1  # at the same time; others wait their turn
@@ -22,7 +22,7 @@ LIMITS_IN_WORDS = (
 )
 START = (
     "Every face of the clip is followed and read. Back come the clip with the faces drawn in, what each "
-    "shows over time, and a table of it all."
+    "shows over time, and a table of it all. A question mark after an expression: the model is unsure."
 )
 
 
@@ -43,6 +43,7 @@ def analyse(
             csv=csv,
             limits=LIMITS,
             smoothing=smoothing,
+            sure_from=sure_from(model),
             progress=progress,
         )
     except FileNotFoundError:

@@ -158,6 +158,16 @@ def test_smoothing_calms_the_probabilities(whole, tmp_path):
         analyze_video(clip, whole, smoothing=1.0)
 
 
+def test_unsure_expressions_are_marked(recognizer, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(2))
+    frames = []
+    for sure_from in (0.0, 1.1, 1.1):
+        analyze_video(clip, recognizer, out=tmp_path / "out.mp4", sure_from=sure_from)
+        frames.append(decode(tmp_path / "out.mp4")[0].to_ndarray(format="gray").astype(int))
+    sure, unsure, again = frames
+    assert np.array_equal(unsure, again) and np.abs(sure - unsure).max() > 100
+
+
 def test_a_clip_without_faces(recognizer, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", [picture([])] * 5)
     timeline = analyze_video(clip, recognizer, csv=tmp_path / "out.csv")

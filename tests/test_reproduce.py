@@ -2,23 +2,35 @@
 
 import pytest
 
-from train import cards, reproduce
+from train import lineage, reproduce
 from train.steps import Step, StepError, run_all
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
-    steps = reproduce.fit_steps(tmp_path, 2, {}) + reproduce.taught_steps(tmp_path, 2, {})
+    rounds = reproduce.fit_rounds(tmp_path, 2, {})
+    steps = [step for fits in rounds for step in fits + reproduce.teacher_steps(tmp_path, fits, {})]
     assert len({step.name for step in steps}) == len(steps)
     fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
-    for model, recipe in cards.RECIPES["fer2013"].items():
+    for model, recipe in lineage.RECIPES["fer2013"].items():
         assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
     assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
-    assert set(reproduce.teacher_step(tmp_path, {}).runs) <= set(fits)
     steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
     assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
     words = steps[-1].command()
     assert words[words.index("--epochs") + 1] == "1"
     assert words[words.index("--model") + 1] == "control_no_attention"
+
+
+def test_what_a_training_needs_is_made_before_it(tmp_path):
+    made = set()
+    for fits in reproduce.fit_rounds(tmp_path, 2, {}):
+        for step in reproduce.teacher_steps(tmp_path, fits, {}):
+            assert step.runs and set(step.runs) <= made
+            made.add(step.options["out"])
+        for step in fits:
+            assert {step.options[key] for key in ("start", "teacher") if key in step.options} <= made
+        made |= {step.options["out"] for step in fits}
+    assert tmp_path / "teacher-taught.parquet" in made
 
 
 def test_a_failing_step_is_named(tmp_path):

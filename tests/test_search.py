@@ -110,7 +110,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     alone = cards.card(results)
     assert "Test was read once for this file and once for earlier ones of its name" in " ".join(alone.split())
     assert "seeds" not in alone and "What was tried" not in alone and "FER+" not in alone
-    assert "--recipe strong --epochs 20 --seed 0" in alone  # fewer than the recipe's
+    assert "--recipe strong --seed 0 --epochs 20" in alone  # fewer than the recipe's
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
@@ -132,11 +132,33 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     config |= {"labels": "fer2013", "recipe_name": "taught"}
     config["recipe"] = dataclasses.asdict(load_recipe("taught"))
     commands = cards.card(results)
-    made = (
-        commands.index("--model fer_cbam --recipe strong-mix --epochs 30"),
+    made = [
+        commands.index("--model fer_cbam --recipe strong-mix --seed 0 --epochs 30"),
         commands.index("train/teacher.py"),
-    )
-    assert sorted(made) == list(made) and made[1] < commands.index("--teacher runs/teacher.parquet")
+        commands.index("--teacher runs/teacher-taught.parquet"),
+    ]
+    assert sorted(made) == made
+
+
+def test_a_card_tells_of_what_a_network_started_from():
+    """No command is there twice, and none before what it needs."""
+    results = json.loads((RESULTS_DIR / "fer_resnet.paper.json").read_text())
+    results["run"]["config"] |= {"recipe_name": "retaught", "teacher": ["a digest"], "start": "a digest"}
+    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("retaught"))
+    card = cards.card(results)
+    assert "after one by recipe taught" in " ".join(card.split())
+    lines = [line for line in card.splitlines() if line.startswith(("accelerate launch", "python train/"))]
+    assert len(set(lines)) == len(lines)
+    made = set()
+    for words in map(str.split, lines):
+        needed = {word for word in words if word.startswith("runs/")}
+        if "--out" in words:
+            needed.remove(out := words[words.index("--out") + 1])
+            made.add(out)
+        assert needed <= made, words
+        if "train/fit.py" in words:
+            model, recipe, seed = (words[words.index(f"--{key}") + 1] for key in ("model", "recipe", "seed"))
+            made.add(f"runs/{model}-{recipe}-{seed}")
 
 
 @pytest.mark.long

@@ -10,31 +10,9 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
+from train.lineage import RECIPES, STARTS, TEACHERS, epochs, needs
 from train.recipe import load_recipe
 from train.search import table as search_table
-
-# Which recipe the weights of the paper's four networks come from, by tag and network.
-RECIPES = {
-    "paper": {
-        "fer_cnn": "paper",
-        "fer_kernel_cnn": "paper",
-        "fer_resnet": "paper",
-        "fer_cbam": "paper",
-    },
-    "fer2013": {
-        "fer_cnn": "strong",
-        "fer_kernel_cnn": "strong",
-        "fer_resnet": "taught",
-        "fer_cbam": "strong-mix",
-    },
-}
-
-# The recipe whose runs have a teacher, and that teacher: runs of another recipe.
-TAUGHT = "taught"
-TEACHER_RECIPE, TEACHERS = "strong-mix", ("fer_resnet", "fer_cbam")
-
-# Trainings of fewer epochs than their recipe's, for want of time.
-SHORTER = {("fer_cbam", "strong-mix"): 30}
 
 # What is to be known of a recipe.
 ABOUT = {
@@ -44,8 +22,10 @@ ABOUT = {
     "augmentation, label smoothing and a moving average of the weights.",
     "strong-mix": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "wider augmentation, mixup, erasing, label smoothing and a moving average of the weights.",
-    TAUGHT: "They come from this project's own recipe: a longer schedule than the course paper's, wider "
+    "taught": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
+    "retaught": "They come from two trainings: after one by recipe {start}, a shorter second one at a lower "
+    "rate, with a teacher in place of label smoothing.",
     "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
 FERPLUS = (
@@ -137,7 +117,7 @@ def card(results: dict) -> str:
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
     recipe = config.get("recipe_name") or RECIPES[tag][arch]
-    about = ABOUT[recipe]
+    about = ABOUT[recipe].format(start=STARTS.get((arch, recipe)))
     if config.get("labels") == "ferplus":
         about += FERPLUS
     if config.get("teacher"):
@@ -187,34 +167,45 @@ def card(results: dict) -> str:
 def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -> str:
     """What makes the weight file again."""
     data = "--data path/to/fer2013"
-    if config.get("teacher") and recipe != TAUGHT:  # whose making takes more than a few lines
+    if config.get("teacher") and recipe not in TEACHERS:  # whose making takes more than a few lines
         return f"python train/flagship.py {data}"
-    lines, more = [], ""
-    if config.get("teacher"):
-        runs = []
-        for teacher in TEACHERS:
-            runs.append(f"runs/{teacher}-{TEACHER_RECIPE}-0")
-            epochs = SHORTER.get((teacher, TEACHER_RECIPE))
-            lines.append(_fit(teacher, TEACHER_RECIPE, epochs, f"--seed 0 {data}"))
-        lines.append(f"python train/teacher.py {' '.join(runs)} --out runs/teacher.parquet {data}")
-        more = " --teacher runs/teacher.parquet"
     seed = config["recipe"]["seed"]
-    out = f"runs/{arch}-{recipe}-{seed}"
+    out = _run(arch, recipe, seed)
+    lines = []
+    for run in needs(arch, recipe):
+        lines += _training(*run, epochs(*run), 0, data)
+    more = ""
     if config.get("labels") == "ferplus":
         more = f" --labels ferplus --out {out}"
     evaluate = f"python train/evaluate.py --model {arch}.{tag}"
     lines += [
-        _fit(arch, recipe, config["recipe"]["epochs"], f"--seed {seed} {data}{more}"),
-        f"python train/package.py {out} --tag {tag}" + (f" {data}" if calibrated else ""),
+        *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more),
+        f"python train/package.py {_run(arch, recipe, seed)} --tag {tag}"
+        + (f" {data}" if calibrated else ""),
         f"{evaluate} --split validation {data}",
         f"{evaluate} --split test {data}",
     ]
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))  # one teacher may teach several
 
 
-def _fit(arch: str, recipe: str, epochs: int | None, options: str) -> str:
-    shorter = f" --epochs {epochs}" if epochs not in (None, load_recipe(recipe).epochs) else ""
-    return f"accelerate launch train/fit.py --model {arch} --recipe {recipe}{shorter} {options}"
+def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> list[str]:
+    """A run's own command, and that of its teacher."""
+    lines, more = [], ""
+    if epochs != load_recipe(recipe).epochs:
+        more += f" --epochs {epochs}"
+    if start := STARTS.get((arch, recipe)):
+        more += f" --start {_run(arch, start, seed)}"
+    if recipe in TEACHERS:
+        runs = " ".join(_run(*run, 0) for run in TEACHERS[recipe])
+        file = f"runs/teacher-{recipe}.parquet"
+        lines.append(f"python train/teacher.py {runs} --out {file} --data path/to/fer2013")
+        more += f" --teacher {file}"
+    fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
+    return [*lines, f"{fit}{more} {options}"]
+
+
+def _run(arch: str, recipe: str, seed: int) -> str:
+    return f"runs/{arch}-{recipe}-{seed}"
 
 
 def _seeds(model: str, seed: int) -> str:

@@ -16,15 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import controls, studies
-from train.cards import RECIPES, SHORTER, TAUGHT, TEACHER_RECIPE, TEACHERS
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
+from train.lineage import RECIPES, STARTS, TEACHERS, epochs, needs
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODELS = tuple(RECIPES["paper"])
 FOLDS = 3
-TEACHER = "teacher.parquet"
 
 
 def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
@@ -39,43 +38,57 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     return steps
 
 
-def fit_steps(out: Path, seeds: int, common: dict) -> list[Step]:
-    """The weights that no teacher helps, the teacher's networks, and the side studies."""
+def fit_rounds(out: Path, seeds: int, common: dict) -> list[list[Step]]:
+    """The weights, what they start from and what teaches them, and the side studies; each round needs those
+    before it."""
     wanted = [(model, "paper", 0) for model in MODELS]
     wanted += [(studies.MODEL, name, 0) for name in studies.RECIPES[1:]]
-    wanted += [
-        (model, recipe, seed)
-        for model, recipe in RECIPES["fer2013"].items()
-        if recipe != TAUGHT
-        for seed in range(seeds)
-    ]
-    wanted += [(model, TEACHER_RECIPE, 0) for model in TEACHERS]
-    return [_fit(out, *each, common) for each in dict.fromkeys(wanted)]
+    for model, recipe in RECIPES["fer2013"].items():
+        wanted += [(*run, 0) for run in needs(model, recipe)]
+        start = STARTS.get((model, recipe))
+        for seed in range(seeds):
+            wanted += [(model, start, seed)] * bool(start) + [(model, recipe, seed)]
+    rounds: list[list[Step]] = []
+    for model, recipe, seed in dict.fromkeys(wanted):
+        place = _depth(model, recipe)
+        rounds += [[] for _ in range(place + 1 - len(rounds))]
+        rounds[place].append(_fit(out, model, recipe, seed, common))
+    return rounds
 
 
-def taught_steps(out: Path, seeds: int, common: dict) -> list[Step]:
-    """The weights that a teacher helps."""
-    options = common | {"teacher": out / TEACHER}
+def _depth(model: str, recipe: str) -> int:
+    return max((1 + _depth(*run) for run in needs(model, recipe)), default=0)
+
+
+def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
+    """The teachers of a round's trainings, but those that are there: made again they might differ in the
+    last bits."""
+    recipes = dict.fromkeys(step.options["recipe"] for step in fits if "teacher" in step.options)
     return [
-        _fit(out, model, TAUGHT, seed, options)
-        for model, recipe in RECIPES["fer2013"].items()
-        if recipe == TAUGHT
-        for seed in range(seeds)
+        Step(
+            f"teacher-{recipe}",
+            "teacher.py",
+            {"out": _teacher(out, recipe)} | data,
+            tuple(out / f"{model}-{earlier}-0" for model, earlier in TEACHERS[recipe]),
+        )
+        for recipe in recipes
+        if not _teacher(out, recipe).exists()
     ]
 
 
-def teacher_step(out: Path, data: dict) -> Step:
-    """What the teacher's networks, of `fit_steps`, make of the training images."""
-    runs = tuple(out / f"{model}-{TEACHER_RECIPE}-0" for model in TEACHERS)
-    return Step("teacher", "teacher.py", {"out": out / TEACHER} | data, runs)
+def _teacher(out: Path, recipe: str) -> Path:
+    return out / f"teacher-{recipe}.parquet"
 
 
-def _fit(out: Path, model: str, recipe: str, seed: int, options: dict) -> Step:
+def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     name = f"{model}-{recipe}-{seed}"
-    given = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
-    if (model, recipe) in SHORTER:
-        given["epochs"] = SHORTER[model, recipe]
-    return Step(name, "fit.py", given | options)
+    options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
+    options["epochs"] = epochs(model, recipe)
+    if start := STARTS.get((model, recipe)):
+        options["start"] = out / f"{model}-{start}-{seed}"
+    if recipe in TEACHERS:
+        options["teacher"] = _teacher(out, recipe)
+    return Step(name, "fit.py", options | common)
 
 
 def study_step(out: Path, data: dict) -> Step:
@@ -146,10 +159,11 @@ def main() -> None:
     out, logs = args.out, args.out / "logs"
     data, common = step_options(args)
 
-    run_all(fit_steps(out, args.seeds, common) + cv_steps(out, args.seeds, common), args.jobs, logs)
-    if not (out / TEACHER).exists():  # made again elsewhere, it would differ in the last bits
-        run_all([teacher_step(out, data)], 1, logs)
-    run_all(taught_steps(out, args.seeds, common), args.jobs, logs)
+    first, *later = fit_rounds(out, args.seeds, common)
+    run_all(first + cv_steps(out, args.seeds, common), args.jobs, logs)
+    for fits in later:
+        run_all(teacher_steps(out, fits, data), 1, logs)
+        run_all(fits, args.jobs, logs)
     summaries = []
     for seed in range(args.seeds):
         summaries.append(out / f"cv-paper-{seed}")

@@ -91,6 +91,6 @@ def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 @register_model
 def fer_net_tiny(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """A fifteenth of its multiply-adds: stages of 24, 40, 72 with one block each."""
-    args = dict(stem_width=12, widths=(24, 40, 72), depths=(1, 1, 1))
+    """A quarter of a million parameters: stages of 32, 56, 72, the last of one block."""
+    args = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
     return create(FerNet, "fer_net_tiny", pretrained, **dict(args, **kwargs))

@@ -52,6 +52,12 @@ def test_models_are_compared_fold_by_fold():
     assert 0 < pair["ci95"] < 3
 
 
+def test_a_summary_of_before_a_setting_was_known_is_compared():
+    older, newer = summary(0, a=[1, 2, 3], b=[1, 2, 3]), summary(1, a=[1, 2, 3], b=[1, 2, 3])
+    del older["settings"]["blur"]
+    assert compare([older, newer])["seeds"] == compare([newer, older])["seeds"][::-1] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [

@@ -1,5 +1,8 @@
 """The script that makes everything again, and the steps that it consists of."""
 
+import signal
+import threading
+
 import pytest
 
 from train import lineage, reproduce
@@ -31,6 +34,15 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
             assert {step.options[key] for key in ("start", "teacher") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}
     assert tmp_path / "teacher-taught.parquet" in made
+
+
+def test_after_ctrl_c_no_other_step_is_started(tmp_path):
+    steps = [Step(name, "compare.py", {}, ("--help",)) for name in ("first", "second", "third")]
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(steps, 1, tmp_path / "logs")
+    assert (tmp_path / "logs" / "first.log").exists()
+    assert not (tmp_path / "logs" / "third.log").exists()
 
 
 def test_a_failing_step_is_named(tmp_path):

@@ -1,22 +1,18 @@
-"""Training, packaging and evaluation, through their commands, on small drawn data."""
+"""Training through its command, on small drawn data: exact, resumable, of any network and any folder."""
 
 import json
 import math
-import re
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from drawn_fer2013 import draw
 from launch import interrupt, run
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 import train.cli
 import train.evaluate
@@ -24,17 +20,14 @@ import train.fit
 import train.package
 import train.verify
 from fer_zoo import Recognizer
-from fer_zoo.data import DataError
-from fer_zoo.metrics import scores
-from fer_zoo.preprocess import normalize, to_input
-from fer_zoo.recognizer import load_model
-from train.dataset import load_image_folder
+from fer_zoo.data import DataError, load_fer2013
+from train.dataset import Fer2013, load_image_folder
 from train.engine import class_weights, predict
-from train.evaluate import check_test_read, log_test_read
+from train.ferplus import clean_validation
 from train.files import sha256
 from train.hardware import out_of_memory
 from train.networks import NetworkError, create_network
-from train.package import fit_temperature, package
+from train.package import package
 from train.run_dir import RunError
 
 # Everything that a recipe can ask for.
@@ -95,6 +88,35 @@ def test_a_run_is_complete(finished):
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert result["best"] == max(history, key=lambda line: (line["val_accuracy"], -line["epoch"]))
     assert result["validation_images"] == 279  # one of the 280 stands in train
+
+
+def test_epochs_are_scored_in_fp32_whatever_they_are_trained_in(source, tmp_path):
+    recipe = tmp_path / "half.toml"
+    recipe.write_text('precision = "bf16"')
+    done = run(*fit_args(source, tmp_path / "run", "--recipe", recipe, epochs=1))
+    assert done.returncode == 0, done.stderr
+    model = create_network("fer_cnn")
+    model.load_state_dict(weights(tmp_path / "run"))
+    data = Fer2013.of(load_fer2013(source, check_counts=False))
+    clean = clean_validation(data, "fer2013")
+    logits = predict(model, torch.from_numpy(clean.images).unsqueeze(1))
+    loss = cross_entropy(logits, torch.from_numpy(clean.labels)).item()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["best"]["val_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_run_of_before_a_setting_was_known_is_the_same_run(source, finished):
+    file = finished / "config.json"
+    content = file.read_text()
+    config = json.loads(content)
+    if config["recipe"].pop("noise"):
+        pytest.skip("this recipe sets it")
+    file.write_text(json.dumps(config))
+    try:
+        done = run(*fit_args(source, finished))
+        assert done.returncode == 0, done.stderr
+    finally:
+        file.write_text(content)
 
 
 def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp_path):
@@ -288,6 +310,12 @@ def test_folders_that_hold_no_faces(tmp_path):
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match=r"bad\.png"):
         load_image_folder(folder, 48)
+    for label in "ab":
+        file = tmp_path / "late" / "validation" / label / "a.png"
+        file.parent.mkdir(parents=True)
+        Image.new("L", (48, 48)).save(file)
+    with pytest.raises(DataError, match="has validation and no train"):
+        load_image_folder(tmp_path / "late", 48)
 
 
 @pytest.mark.parametrize(
@@ -312,85 +340,3 @@ def test_bad_arguments_are_one_sentence(script, args, says, monkeypatch, capsys)
     assert stopped.value.code == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert says in sentence
-
-
-def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_path):
-    path = package(finished, "trial", tmp_path)
-    assert path.name == "fer_cnn.trial.safetensors"
-    stored = load_file(path)
-    for key, value in weights(finished).items():
-        assert stored[key].dtype == torch.float16
-        torch.testing.assert_close(stored[key].float(), value, atol=1e-3, rtol=1e-3)
-
-
-def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_path, monkeypatch, capsys):
-    def called(script, *args: object) -> str:
-        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
-        with suppress(SystemExit):
-            train.cli.run(script.main)
-        return capsys.readouterr().err
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.package.WEIGHTS_DIR", tmp_path / "zoo")
-    monkeypatch.setattr("train.evaluate.RESULTS_DIR", tmp_path / "published")
-    for folder in ("zoo", "mine", "published", "trial"):
-        (tmp_path / folder).mkdir()
-
-    refused = "error: .*not FER2013's published counts"
-    assert re.match(refused, called(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
-    assert not list((tmp_path / "zoo").iterdir())
-    assert "error" not in called(train.package, finished, "--tag", "drawn", "--folder", "mine")
-    score = ("--model", "mine/fer_cnn.drawn.safetensors", "--split", "validation", "--results")
-    assert re.match(refused, called(train.evaluate, *score, "published"))
-    assert not list((tmp_path / "published").iterdir())
-    assert "error" not in called(train.evaluate, *score, "trial")
-    assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
-
-
-def test_a_second_file_reads_test_only_with_a_reason(tmp_path):
-    check_test_read("fer_cnn.paper", "aaa", None, tmp_path)
-    log_test_read("fer_cnn.paper", "aaa", 60.0, None, tmp_path)
-    check_test_read("fer_cnn.paper", "aaa", None, tmp_path)
-    check_test_read("fer_cbam.paper", "bbb", None, tmp_path)
-    with pytest.raises(ValueError, match="--reason"):
-        check_test_read("fer_cnn.paper", "bbb", None, tmp_path)
-    check_test_read("fer_cnn.paper", "bbb", "a wrong label order was mended", tmp_path)
-
-
-def test_training_and_users_share_one_preprocessing():
-    import fer_zoo
-
-    model = fer_zoo.create_model("fer_cnn")
-    images = draw()["validation"][0]
-    trained_on = normalize(torch.from_numpy(images).unsqueeze(1), model.pretrained_cfg)
-    assert torch.equal(to_input(list(images), model), trained_on)
-    assert trained_on.min() >= -1 and trained_on.max() <= 1
-    rgb = np.repeat(images[..., None], 3, axis=3)
-    assert torch.equal(to_input(list(rgb), model), trained_on)
-    assert to_input(list(rgb), fer_zoo.create_model("fer_cnn", in_chans=3)).shape == (len(images), 3, 48, 48)
-
-
-def test_scores_by_hand():
-    labels = torch.tensor([0, 0, 3, 6])
-    logits = torch.full((4, 7), -20.0)
-    logits[torch.arange(4), torch.tensor([0, 1, 3, 6])] = 20.0
-    figures = scores(logits, labels)
-    assert figures["n"] == 4 and figures["accuracy"] == 75
-    assert figures["recall"]["angry"] == 50 and figures["recall"]["happy"] == 100
-    assert figures["confusion"][0] == [1, 1, 0, 0, 0, 0, 0]
-    assert figures["ece"] == pytest.approx(25) and figures["brier"] == pytest.approx(0.5)
-    assert figures["nll"] == pytest.approx(10)
-
-
-def test_temperature_is_in_the_weights(finished, source, tmp_path):
-    """The shipped logits are the run's, divided by the number in the metadata."""
-    data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
-    plain, calibrated = (package(finished, tag, tmp_path, given) for tag, given in (("a", None), ("b", data)))
-    with safe_open(calibrated, "pt") as file:
-        temperature = float(file.metadata()["temperature"])
-    clean = data["validation"][data.clean("validation")]
-    images, labels = torch.from_numpy(clean.images).unsqueeze(1), torch.from_numpy(clean.labels)
-    before, after = (predict(load_model(file).eval(), images) for file in (plain, calibrated))
-    torch.testing.assert_close(after * temperature, before, atol=0.02, rtol=0.01)
-    assert scores(after, labels)["nll"] <= scores(before, labels)["nll"] + 1e-3
-    assert fit_temperature(3 * before, labels) == pytest.approx(3 * fit_temperature(before, labels), rel=0.01)

@@ -174,6 +174,8 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     lines = []
     for run in needs(arch, recipe):
         lines += _training(*run, epochs(*run), 0, data)
+    if seed and (start := STARTS.get((arch, recipe))):
+        lines += _training(arch, start, epochs(arch, start), seed, data)
     more = ""
     if config.get("labels") == "ferplus":
         more = f" --labels ferplus --out {out}"

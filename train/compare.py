@@ -23,7 +23,7 @@ from train.cli import create_parser, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
-from train.recipe import load_recipe
+from train.recipe import Recipe, load_recipe
 from train.summary import curves_of
 
 
@@ -68,7 +68,8 @@ def compare(summaries: list[dict]) -> dict:
             if other[key] != first[key]:
                 raise CompareError(f"{key} is {first[key]!r} in one folder and {other[key]!r} in another")
     for key, value in first["settings"].items():
-        for theirs in (other["settings"][key] for other in others):
+        # a summary of before a setting was known has its default
+        for theirs in (other["settings"].get(key, getattr(Recipe, key)) for other in others):
             if key not in ("seed", "precision") and theirs != value:
                 raise CompareError(f"{key} is {value!r} in one folder and {theirs!r} in another")
     seeds = [summary["settings"]["seed"] for summary in summaries]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from fer_zoo.data import DataError, digest, is_lossy, pixel_hashes, to_arrays
 from fer_zoo.folds import leak_free_folds
@@ -106,7 +107,8 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     Raises:
         DataError: The folder is not of that form, or a picture cannot be read.
     """
-    from datasets import Image, load_dataset
+    from datasets import Image as ImageFeature
+    from datasets import load_dataset
 
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
@@ -118,10 +120,12 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     for name, split in found.items():
         if "label" not in split.features:
             raise DataError(f"{folder}: needs one folder a class, at least two of them")
-        rows = split.cast_column("image", Image(decode=False))
+        rows = split.cast_column("image", ImageFeature(decode=False))
         images = np.stack([_face(row["path"], row["bytes"], size) for row in rows["image"]])
         splits[name] = Arrays(images, np.asarray(split["label"][:], np.int64))
     names = tuple(split.features["label"].names)
+    if "train" not in splits:
+        raise DataError(f"{folder}: has {', '.join(splits)} and no train")
     train = splits["train"]
     if "validation" in splits:
         return train, splits["validation"], names
@@ -134,4 +138,5 @@ def _face(path: str, content: bytes | None, size: int) -> np.ndarray:
         image = load_image(content or path)
     except ImageError as error:
         raise DataError(f"{path}: {error}") from error
-    return np.asarray(image.convert("L").resize((size, size)))
+    # as `fer_zoo.preprocess.to_input` will resize it for such a network
+    return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from fer_zoo.preprocess import normalize
 from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
-from train.hardware import describe, out_of_memory
+from train.hardware import describe
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError
 
@@ -93,8 +93,8 @@ def fit(
         The run's result: best epoch, its validation figures, seconds of training, images a second.
 
     Raises:
-        RunError: The directory holds a run of another config or a checkpoint that is not whole, the memory or
-            the disk is full, or the loss is no longer finite.
+        RunError: The directory holds a run of another config or a checkpoint that is not whole, the disk is
+            full, or the loss is no longer finite.
     """
     compiled = compile_pays(model, accelerator.device, recipe.epochs * len(train))
     config = config | {
@@ -121,18 +121,16 @@ def fit(
     history, best = run.resume(trainer.ema)
     if accelerator.log_with:
         flat = {f"recipe/{key}": str(value) for key, value in asdict(recipe).items()}
-        accelerator.init_trackers(out.name, flat | {"model": str(config.get("model"))})
-    with (
-        out_of_memory(recipe.batch_size),
-        tqdm(
-            desc=out.name,
-            total=recipe.epochs * trainer.images,
-            initial=len(history) * trainer.images,
-            unit="img",
-            unit_scale=True,
-            disable=not (accelerator.is_local_main_process and sys.stderr.isatty()),
-        ) as bar,
-    ):
+        name = f"{config['model']}-{out.name}" if fold else out.name
+        accelerator.init_trackers(name, flat | {"model": str(config.get("model"))})
+    with tqdm(
+        desc=out.name,
+        total=recipe.epochs * trainer.images,
+        initial=len(history) * trainer.images,
+        unit="img",
+        unit_scale=True,
+        disable=not (accelerator.is_local_main_process and sys.stderr.isatty()),
+    ) as bar:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             loss = trainer.epoch(epoch, bar)
@@ -160,6 +158,7 @@ def fit(
                 bar.write(_line(line, recipe.epochs, trainer.images))
     for tracker in accelerator.trackers:
         tracker.finish()
+    accelerator.trackers.clear()  # else the next fold is logged here, too
 
     seconds = sum(line["seconds"] for line in history)
     result = {
@@ -215,6 +214,8 @@ class Trainer:
         self.images = self.steps * min(recipe.batch_size, len(train))
         self.scheduler = _create_scheduler(optimizer, recipe, self.steps)
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
+        # Accelerate put its autocast into the model itself: `predict` would compute in it, too
+        accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.model, self.scored = model, self.ema.module if self.ema else model
         self.train, self.recipe, self.accelerator, self.fold = train, recipe, accelerator, fold
         self.weight = class_weights(train.labels, model.num_classes) if recipe.class_weights else None

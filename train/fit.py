@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,10 +27,10 @@ from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
 from train.ferplus import clean_validation, learn_votes
 from train.files import sha256
-from train.hardware import create_accelerator
+from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name, create_network
 from train.recipe import Recipe
-from train.run_dir import WEIGHTS, RunError, finished
+from train.run_dir import WEIGHTS, RunError, finished, read_weights
 from train.teacher import read_probabilities, taught
 
 
@@ -123,7 +122,7 @@ def train_model(
         The network with the weights of the best epoch, and the run's result.
 
     Raises:
-        RunError: `start` is no finished run of such a network, or `fit` cannot go on.
+        RunError: `start` is no finished run of such a network, the memory is full, or `fit` cannot go on.
     """
     set_seed(recipe.seed + fold)
     model = create_network(
@@ -145,8 +144,9 @@ def train_model(
         "label_names": labels,
         "git": git_revision(),
     }
-    splits = (Split(arrays, accelerator.device) for arrays in (train, validation))
-    return model, fit(model, *splits, recipe, accelerator, out, config, fold)
+    with out_of_memory(recipe.batch_size):
+        splits = [Split(arrays, accelerator.device) for arrays in (train, validation)]
+        return model, fit(model, *splits, recipe, accelerator, out, config, fold)
 
 
 def start_from(run_dir: Path, model: nn.Module) -> None:
@@ -157,7 +157,7 @@ def start_from(run_dir: Path, model: nn.Module) -> None:
     """
     config, _ = finished(run_dir)
     try:
-        model.load_state_dict(load_file(run_dir / WEIGHTS))
+        model.load_state_dict(read_weights(run_dir))
     except RuntimeError as error:
         raise RunError(f"{run_dir} is a run of {config['model']}: its weights do not fit") from error
 
@@ -170,6 +170,8 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
         train, validation, labels = load_image_folder(args.images, args.input_size or 48)
         hashes = {"train": (train.labels, train.hashes), "validation": (validation.labels, validation.hashes)}
         clean = validation[~np.isin(validation.hashes, train.hashes)]
+        if not len(clean):
+            raise DataError(f"{args.images}: every validation image stands in train, too")
         return train, clean, labels, {"data": digest(hashes)}
     if args.teacher and args.labels != "fer2013":
         raise DataError("--teacher goes with the labels of FER2013 only")

@@ -16,7 +16,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from scipy.optimize import minimize_scalar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,7 +28,7 @@ from train.dataset import Fer2013
 from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import sha256, write_atomic
-from train.run_dir import WEIGHTS, finished
+from train.run_dir import finished, read_weights
 
 MAX_BYTES = 16 << 20
 
@@ -49,7 +49,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     """
     config, result = finished(run_dir)
     arch = config["model"].partition(".")[0]
-    state = load_file(run_dir / WEIGHTS)
+    state = read_weights(run_dir)
     size = config["input_size"] or 48
     temperature = 1.0
     if data:

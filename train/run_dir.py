@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from torch import nn
 
 from fer_zoo.files import atomic
 from train.files import sha256, write_atomic
+from train.recipe import Recipe
 
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
 RECORDS = ("git", "hardware", "recipe_name")
@@ -43,6 +45,18 @@ def finished(path: Path) -> tuple[dict, dict]:
         raise RunError(f"{path} is not a finished run: it has no {RESULT}")
     config, result = (json.loads((path / name).read_text()) for name in (CONFIG, RESULT))
     return config, result
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a finished run's best epoch.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    try:
+        return load_file(path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path / WEIGHTS} cannot be read ({error}): train that run again") from error
 
 
 class RunDir:
@@ -69,7 +83,9 @@ class RunDir:
         accelerator.wait_for_everyone()
         try:
             stored = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+            # a run of before a setting was known has its default
+            stored["recipe"] = asdict(Recipe()) | stored["recipe"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
         changes = [change for change in _changes(stored, config) if change.split()[0] not in RECORDS]
         if changes:
@@ -83,8 +99,8 @@ class RunDir:
         return json.loads(file.read_text()) if file.exists() else None
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The state dict of a finished run's best epoch."""
-        return load_file(self.path / WEIGHTS)
+        """What `read_weights` reads."""
+        return read_weights(self.path)
 
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
         """Writes the state after an epoch into a new directory and renames it when whole.

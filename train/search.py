@@ -5,7 +5,7 @@
 
 A trial is compared with the base of the same seed, by the accuracy of its best epoch and by the loss of its
 last one, which is less a matter of luck. Stopped and started again, it goes on where it was. The table goes
-into model_cards/results/search-MODEL.json.
+into model_cards/results/search-MODEL.json, that of a rehearsal beside its runs.
 """
 
 import dataclasses
@@ -170,7 +170,11 @@ def main() -> None:
         default=[],
         help="for trials with a teacher; else they are left out",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results file")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="folder of the results file (default: that of the zoo's, for rehearsals that of the runs)",
+    )
     args = parser.parse_args()
     search = load_search(args.search)
     if not args.teacher:
@@ -184,7 +188,7 @@ def main() -> None:
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
     write_atomic(
-        args.results / f"search-{search.model}.json",
+        (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json",
         json.dumps(results | common | {"trials": rows}, indent=2) + "\n",
     )
     print(table(rows))

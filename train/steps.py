@@ -25,7 +25,10 @@ def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
 
     Raises:
         DataError: The data are not named, and do not lie where they are looked for.
+        StepError: No training may run.
     """
+    if args.jobs < 1:
+        raise StepError(f"--jobs must be at least 1, not {args.jobs}")
     data = {"data": source_of(args)}
     return data, data | ({"epochs": args.epochs} if args.epochs else {})
 
@@ -73,12 +76,14 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
         return step, done.returncode
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
-        for done in as_completed([pool.submit(run_one, step) for step in steps]):
-            step, code = done.result()
-            bar.set_postfix_str(step.name)
-            bar.update()
-            if code:
-                pool.shutdown(cancel_futures=True)
-                log = logs / f"{step.name}.log"
-                last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
-                raise StepError(f"{step.name} failed: {last} (all of it in {log})")
+        try:
+            for done in as_completed([pool.submit(run_one, step) for step in steps]):
+                step, code = done.result()
+                bar.set_postfix_str(step.name)
+                bar.update()
+                if code:
+                    log = logs / f"{step.name}.log"
+                    last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+                    raise StepError(f"{step.name} failed: {last} (all of it in {log})")
+        finally:  # after Ctrl-C, too, no other step is started
+            pool.shutdown(cancel_futures=True)

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,7 +25,7 @@ from train.ferplus import clean_validation
 from train.files import write_atomic
 from train.networks import create_network
 from train.recipe import load_recipe
-from train.run_dir import WEIGHTS, finished
+from train.run_dir import finished, read_weights
 
 FILE = RESULTS_DIR / "studies.json"
 MODEL = "fer_cbam"
@@ -53,7 +52,7 @@ def study(run_dir: Path, data: Fer2013) -> dict:
     if config["data"] != data.fingerprint:
         raise ValueError(f"{run_dir} learnt other data than --data names")
     model = create_network(config["model"], input_size=config["input_size"])
-    model.load_state_dict(load_file(run_dir / WEIGHTS))
+    model.load_state_dict(read_weights(run_dir))
     clean = clean_validation(data, "fer2013")
     logits = predict(model, torch.from_numpy(clean.images).unsqueeze(1))
     figures = scores(logits, torch.from_numpy(clean.labels))

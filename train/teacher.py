@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,7 +27,7 @@ from train.dataset import Arrays
 from train.engine import predict
 from train.files import write_atomic
 from train.networks import create_network
-from train.run_dir import WEIGHTS, finished
+from train.run_dir import finished, read_weights
 
 
 def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.ndarray, **columns) -> None:
@@ -89,7 +88,7 @@ def probabilities(run_dir: Path, config: dict, images: torch.Tensor) -> torch.Te
     """
     model = create_network(config["model"], input_size=config["input_size"])
     # as they are packaged: rounded to float16
-    model.load_state_dict({k: v.half().to(v.dtype) for k, v in load_file(run_dir / WEIGHTS).items()})
+    model.load_state_dict({k: v.half().to(v.dtype) for k, v in read_weights(run_dir).items()})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, images = model.to(device), images.to(device)
     return torch.stack([predict(model, x).softmax(1).cpu() for x in (images, images.flip(3))])

@@ -1,0 +1,124 @@
+"""Finished runs as weight files: packaging, calibration, scores, and the gate in front of test."""
+
+import re
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from drawn_fer2013 import draw
+from launch import run
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import train.cli
+import train.evaluate
+import train.package
+from fer_zoo.metrics import scores
+from fer_zoo.preprocess import normalize, to_input
+from fer_zoo.recognizer import load_model
+from train.engine import predict
+from train.evaluate import check_test_read, log_test_read
+from train.package import fit_temperature, package
+from train.run_dir import RunError
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = run("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_damaged_weights_are_one_sentence(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(RunError, match="train that run again"):
+        package(tmp_path / "run", "mine", tmp_path)
+
+
+def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_path):
+    path = package(finished, "trial", tmp_path)
+    assert path.name == "fer_cnn.trial.safetensors"
+    stored = load_file(path)
+    for key, value in load_file(finished / "model.safetensors").items():
+        assert stored[key].dtype == torch.float16
+        torch.testing.assert_close(stored[key].float(), value, atol=1e-3, rtol=1e-3)
+
+
+def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_path, monkeypatch, capsys):
+    def called(script, *args: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
+        with suppress(SystemExit):
+            train.cli.run(script.main)
+        return capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.package.WEIGHTS_DIR", tmp_path / "zoo")
+    monkeypatch.setattr("train.evaluate.RESULTS_DIR", tmp_path / "published")
+    for folder in ("zoo", "mine", "published", "trial"):
+        (tmp_path / folder).mkdir()
+
+    refused = "error: .*not FER2013's published counts"
+    assert re.match(refused, called(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
+    assert not list((tmp_path / "zoo").iterdir())
+    assert "error" not in called(train.package, finished, "--tag", "drawn", "--folder", "mine")
+    score = ("--model", "mine/fer_cnn.drawn.safetensors", "--split", "validation", "--results")
+    assert re.match(refused, called(train.evaluate, *score, "published"))
+    assert not list((tmp_path / "published").iterdir())
+    assert "error" not in called(train.evaluate, *score, "trial")
+    assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
+
+
+def test_a_second_file_reads_test_only_with_a_reason(tmp_path):
+    check_test_read("fer_cnn.paper", "aaa", None, tmp_path)
+    log_test_read("fer_cnn.paper", "aaa", 60.0, None, tmp_path)
+    check_test_read("fer_cnn.paper", "aaa", None, tmp_path)
+    check_test_read("fer_cbam.paper", "bbb", None, tmp_path)
+    with pytest.raises(ValueError, match="--reason"):
+        check_test_read("fer_cnn.paper", "bbb", None, tmp_path)
+    check_test_read("fer_cnn.paper", "bbb", "a wrong label order was mended", tmp_path)
+
+
+def test_training_and_users_share_one_preprocessing():
+    import fer_zoo
+
+    model = fer_zoo.create_model("fer_cnn")
+    images = draw()["validation"][0]
+    trained_on = normalize(torch.from_numpy(images).unsqueeze(1), model.pretrained_cfg)
+    assert torch.equal(to_input(list(images), model), trained_on)
+    assert trained_on.min() >= -1 and trained_on.max() <= 1
+    rgb = np.repeat(images[..., None], 3, axis=3)
+    assert torch.equal(to_input(list(rgb), model), trained_on)
+    assert to_input(list(rgb), fer_zoo.create_model("fer_cnn", in_chans=3)).shape == (len(images), 3, 48, 48)
+
+
+def test_scores_by_hand():
+    labels = torch.tensor([0, 0, 3, 6])
+    logits = torch.full((4, 7), -20.0)
+    logits[torch.arange(4), torch.tensor([0, 1, 3, 6])] = 20.0
+    figures = scores(logits, labels)
+    assert figures["n"] == 4 and figures["accuracy"] == 75
+    assert figures["recall"]["angry"] == 50 and figures["recall"]["happy"] == 100
+    assert figures["confusion"][0] == [1, 1, 0, 0, 0, 0, 0]
+    assert figures["ece"] == pytest.approx(25) and figures["brier"] == pytest.approx(0.5)
+    assert figures["nll"] == pytest.approx(10)
+
+
+def test_temperature_is_in_the_weights(finished, source, tmp_path):
+    """The shipped logits are the run's, divided by the number in the metadata."""
+    data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
+    plain, calibrated = (package(finished, tag, tmp_path, given) for tag, given in (("a", None), ("b", data)))
+    with safe_open(calibrated, "pt") as file:
+        temperature = float(file.metadata()["temperature"])
+    clean = data["validation"][data.clean("validation")]
+    images, labels = torch.from_numpy(clean.images).unsqueeze(1), torch.from_numpy(clean.labels)
+    before, after = (predict(load_model(file).eval(), images) for file in (plain, calibrated))
+    torch.testing.assert_close(after * temperature, before, atol=0.02, rtol=0.01)
+    assert scores(after, labels)["nll"] <= scores(before, labels)["nll"] + 1e-3
+    assert fit_temperature(3 * before, labels) == pytest.approx(3 * fit_temperature(before, labels), rel=0.01)

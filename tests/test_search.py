@@ -140,13 +140,12 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert sorted(made) == made
 
 
-def test_a_card_tells_of_what_a_network_started_from():
+def test_a_card_makes_teachers_before_what_they_teach():
     """No command is there twice, and none before what it needs."""
     results = json.loads((RESULTS_DIR / "fer_resnet.paper.json").read_text())
-    results["run"]["config"] |= {"recipe_name": "retaught", "teacher": ["a digest"], "start": "a digest"}
-    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("retaught"))
+    results["run"]["config"] |= {"recipe_name": "tiny", "teacher": ["a digest"]}
+    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("tiny"))
     card = cards.card(results)
-    assert "after one by recipe taught" in " ".join(card.split())
     lines = [line for line in card.splitlines() if line.startswith(("accelerate launch", "python train/"))]
     assert len(set(lines)) == len(lines)
     made = set()

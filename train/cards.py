@@ -10,7 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
-from train.lineage import RECIPES, STARTS, TEACHERS, epochs, needs
+from train.lineage import RECIPES, TEACHERS, epochs, needs
 from train.recipe import load_recipe
 from train.search import table as search_table
 
@@ -24,8 +24,8 @@ ABOUT = {
     "wider augmentation, mixup, erasing, label smoothing and a moving average of the weights.",
     "taught": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
-    "retaught": "They come from two trainings: after one by recipe {start}, a shorter second one at a lower "
-    "rate, with a teacher in place of label smoothing.",
+    "tiny": "They come from this project's own recipe for small networks: a longer schedule than the course "
+    "paper's, wider augmentation and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
 FERPLUS = (
@@ -117,7 +117,7 @@ def card(results: dict) -> str:
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
     recipe = config.get("recipe_name") or RECIPES[tag][arch]
-    about = ABOUT[recipe].format(start=STARTS.get((arch, recipe)))
+    about = ABOUT[recipe]
     if config.get("labels") == "ferplus":
         about += FERPLUS
     if config.get("teacher"):
@@ -172,10 +172,8 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     seed = config["recipe"]["seed"]
     out = _run(arch, recipe, seed)
     lines = []
-    for run in needs(arch, recipe):
+    for run in needs(recipe):
         lines += _training(*run, epochs(*run), 0, data)
-    if seed and (start := STARTS.get((arch, recipe))):
-        lines += _training(arch, start, epochs(arch, start), seed, data)
     more = ""
     if config.get("labels") == "ferplus":
         more = f" --labels ferplus --out {out}"
@@ -195,8 +193,6 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
     lines, more = [], ""
     if epochs != load_recipe(recipe).epochs:
         more += f" --epochs {epochs}"
-    if start := STARTS.get((arch, recipe)):
-        more += f" --start {_run(arch, start, seed)}"
     if recipe in TEACHERS:
         runs = " ".join(_run(*run, 0) for run in TEACHERS[recipe])
         file = f"runs/teacher-{recipe}.parquet"

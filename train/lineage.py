@@ -1,4 +1,4 @@
-"""Which runs the weight files of the paper's four networks come from: recipe, earlier runs, teachers."""
+"""Which runs the zoo's weight files come from: their recipes, and the runs that teach them."""
 
 from train.recipe import load_recipe
 
@@ -15,31 +15,23 @@ RECIPES = {
         "fer_kernel_cnn": "strong",
         "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
+        "fer_net_tiny": "tiny",
     },
-}
-
-# The recipe of the network's own run whose weights a run goes on from.
-STARTS = {
-    ("fer_resnet", "retaught"): "taught",
-    ("fer_cbam", "retaught"): "strong-mix",
 }
 
 # The runs, network and recipe, whose mean teaches those of a recipe.
 TEACHERS = {
     "taught": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix")),
-    "retaught": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
+    "tiny": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}
 
 
-def needs(model: str, recipe: str) -> list[tuple[str, str]]:
-    """The runs, network and recipe, that must be finished before this one: those before them first."""
-    direct = list(TEACHERS.get(recipe, ()))
-    if (model, recipe) in STARTS:
-        direct.append((model, STARTS[model, recipe]))
-    return list(dict.fromkeys(run for one in direct for run in (*needs(*one), one)))
+def needs(recipe: str) -> list[tuple[str, str]]:
+    """The runs, network and recipe, that must be finished before those of a recipe, in such an order."""
+    return list(dict.fromkeys(run for one in TEACHERS.get(recipe, ()) for run in (*needs(one[1]), one)))
 
 
 def epochs(model: str, recipe: str) -> int:

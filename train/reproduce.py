@@ -19,7 +19,7 @@ from train import controls, studies
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read
 from train.files import sha256
-from train.lineage import RECIPES, STARTS, TEACHERS, epochs, needs
+from train.lineage import RECIPES, TEACHERS, epochs, needs
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -40,25 +40,22 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
 
 
 def fit_rounds(out: Path, seeds: int, common: dict) -> list[list[Step]]:
-    """The weights, what they start from and what teaches them, and the side studies; each round needs those
-    before it."""
+    """The weights, what teaches them, and the side studies; each round needs those before it."""
     wanted = [(model, "paper", 0) for model in MODELS]
     wanted += [(studies.MODEL, name, 0) for name in studies.RECIPES[1:]]
     for model, recipe in RECIPES["fer2013"].items():
-        wanted += [(*run, 0) for run in needs(model, recipe)]
-        start = STARTS.get((model, recipe))
-        for seed in range(seeds):
-            wanted += [(model, start, seed)] * bool(start) + [(model, recipe, seed)]
+        wanted += [(*run, 0) for run in needs(recipe)]
+        wanted += [(model, recipe, seed) for seed in range(seeds)]
     rounds: list[list[Step]] = []
     for model, recipe, seed in dict.fromkeys(wanted):
-        place = _depth(model, recipe)
+        place = _depth(recipe)
         rounds += [[] for _ in range(place + 1 - len(rounds))]
         rounds[place].append(_fit(out, model, recipe, seed, common))
     return rounds
 
 
-def _depth(model: str, recipe: str) -> int:
-    return max((1 + _depth(*run) for run in needs(model, recipe)), default=0)
+def _depth(recipe: str) -> int:
+    return max((1 + _depth(earlier) for _, earlier in needs(recipe)), default=0)
 
 
 def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
@@ -85,8 +82,6 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     name = f"{model}-{recipe}-{seed}"
     options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
     options["epochs"] = epochs(model, recipe)
-    if start := STARTS.get((model, recipe)):
-        options["start"] = out / f"{model}-{start}-{seed}"
     if recipe in TEACHERS:
         options["teacher"] = _teacher(out, recipe)
     return Step(name, "fit.py", options | common)

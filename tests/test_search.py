@@ -143,8 +143,8 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
 def test_a_card_makes_teachers_before_what_they_teach():
     """No command is there twice, and none before what it needs."""
     results = json.loads((RESULTS_DIR / "fer_resnet.paper.json").read_text())
-    results["run"]["config"] |= {"recipe_name": "tiny", "teacher": ["a digest"]}
-    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("tiny"))
+    results["run"]["config"] |= {"recipe_name": "student", "teacher": ["a digest"]}
+    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("student"))
     card = cards.card(results)
     lines = [line for line in card.splitlines() if line.startswith(("accelerate launch", "python train/"))]
     assert len(set(lines)) == len(lines)

@@ -24,8 +24,8 @@ ABOUT = {
     "wider augmentation, mixup, erasing, label smoothing and a moving average of the weights.",
     "taught": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
-    "tiny": "They come from this project's own recipe for small networks: a longer schedule than the course "
-    "paper's, wider augmentation and a moving average of the weights.",
+    "student": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
+    "augmentation and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for this network on clean validation.",
 }
 FERPLUS = (

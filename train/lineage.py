@@ -15,14 +15,14 @@ RECIPES = {
         "fer_kernel_cnn": "strong",
         "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
-        "fer_net_tiny": "tiny",
+        "fer_net_tiny": "student",
     },
 }
 
 # The runs, network and recipe, whose mean teaches those of a recipe.
 TEACHERS = {
     "taught": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix")),
-    "tiny": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
+    "student": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.

@@ -43,7 +43,7 @@ def gradcam(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     # inference_mode(False): a caller's inference tensors and mode allow no gradient at all
     with torch.inference_mode(False), torch.no_grad():
         features = model.forward_features(x.clone() if x.is_inference() else x)
-    if features.ndim != 4:
+    if features.ndim != 4 or str(getattr(model, "output_fmt", "")).endswith("NHWC"):
         raise ValueError(
             f"Grad-CAM needs feature maps (B, D, h, w); {type(model).__name__} gives {tuple(features.shape)}."
         )

@@ -34,7 +34,8 @@ def to_input(
     """Any images to one batch of network input.
 
     Args:
-        images: PIL images of any mode and size, or uint8 arrays (H, W) or (H, W, 3) in RGB order.
+        images: PIL images of 8 bits without transparency, as `load_image` makes them of any, or uint8 arrays
+            (H, W) or (H, W, 3) in RGB order; of any size.
         model: A model, or its pretrained cfg. With `in_chans` 3 it gets RGB, else gray by PIL's "L".
 
     Returns:

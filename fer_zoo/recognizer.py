@@ -192,7 +192,7 @@ class Recognizer:
         for x in self._batches(crops):
             maps = gradcam(self.model, x)
             flat = flat_maps(maps).tolist()
-            maps = upsample_maps(scale_maps(maps), x.shape[2:]).cpu().numpy()
+            maps = scale_maps(upsample_maps(maps, x.shape[2:])).cpu().numpy()
             for face_maps, face_flat in zip(maps, flat, strict=True):
                 explanations.append(
                     Explanation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_format
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -120,11 +121,15 @@ def analyze_video(
         The timeline. Files that could not be completed are not left behind.
 
     Raises:
-        VideoError: The clip cannot be read, is over a limit, or a file cannot be written.
+        VideoError: The clip cannot be read, is over a limit, or a file cannot be written, or would be over
+            another one.
         ValueError: The smoothing is out of range.
     """
     if out is not None and Path(out).suffix.lower() != ".mp4":
         raise VideoError(f"'{out}' cannot be written: the name of an annotated clip ends in .mp4.")
+    files = [Path(file).resolve() for file in (source, out, csv) if isinstance(file, (str, Path))]
+    if len(set(files)) < len(files):
+        raise VideoError("The clip, its annotated copy and its table must be files of different names.")
     timeline, tracker = Timeline(), Tracker(smoothing)
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, limits))
@@ -171,7 +176,8 @@ def track_faces(
     last: tuple[float, list[Detection]] | None = None
     for waiting in _groups(frames):
         seconds, found = waiting[-1].seconds, _detect(recognizer.detector, waiting[-1].rgb)
-        moving = [(last[1][i], found[j]) for i, j in match_boxes(last[1], found)] if last else []
+        pairs = sorted(match_boxes(last[1], found), key=lambda pair: pair[1]) if last else []
+        moving = [(last[1][i], found[j]) for i, j in pairs]  # in the order of `found`: the largest first
         detections = []
         for frame in waiting[:-1]:
             share = (frame.seconds - last[0]) / (seconds - last[0])
@@ -189,7 +195,7 @@ def track_faces(
 def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     """The first frame, then those from one frame with a search to the next, which is their last."""
     waiting: list[Frame] = []
-    searched = -DETECT_SECONDS
+    searched = -math.inf
     for frame in frames:
         waiting.append(frame)
         if frame.seconds - searched >= DETECT_SECONDS or len(waiting) == MAX_WAITING:

@@ -126,8 +126,11 @@ class VideoReader:
         for picture in self._pictures(on_sound):
             if size is None:
                 size, turns = (picture.width, picture.height), round(picture.rotation / 90)
+                if shape := self._video.sample_aspect_ratio:  # of a pixel, where it is no square
+                    size = round(size[0] * shape), size[1]
                 self._check_size(*size)
-            seconds = math.nan if picture.time is None else picture.time - self.start
+            # `start` is rounded to microseconds: the first frame may else come before it
+            seconds = math.nan if picture.time is None else round(picture.time - self.start, 6) + 0.0
             if not last < seconds < last + MAX_LEAP:
                 seconds = last + 1 / self.rate
             count, last = count + 1, seconds

@@ -25,6 +25,7 @@ EVERY = 0.08  # seconds between two frames that the browser sends; a newer one t
 VISITORS = 2  # who are served at the same time; others wait their turn
 MAX_FRAME = 4_000_000  # characters of a frame as it arrives
 STRIP_SECONDS = 30
+PAUSE = 2.0  # seconds without a frame
 STRIP_STEP = 0.25  # seconds; a column of the strip
 STRIP_GAP = 1.0  # seconds; who was not seen for longer leaves a gap in it
 STRIP_FACES = 4  # the latest
@@ -77,6 +78,12 @@ class Session:
     answered: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     strip: deque[tuple[float, dict[int, tuple[str, float]]]] = field(default_factory=deque)
 
+    def answer(self, now: float) -> None:
+        """Counts a frame; what was before a pause does not count for the speed."""
+        if self.answered and now - self.answered[-1] > PAUSE:
+            self.answered.clear()
+        self.answered.append(now)
+
     def frames_per_second(self) -> float:
         seconds = self.answered[-1] - self.answered[0]
         return (len(self.answered) - 1) / seconds if seconds else 0.0
@@ -119,7 +126,7 @@ def read_frame(
         image = with_maps(image, tracks, model)
     drawn = draw_faces(image, tracks, sure_from=sure_from(model))
     now = time.monotonic()
-    session.answered.append(now)
+    session.answer(now)
     shown = picture(
         drawn,
         "The camera, with a numbered box around every face",

@@ -67,7 +67,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         path,
         whole,
         model,
-        [replace(face, crop=face.crop.resize((FACE_SIZE, FACE_SIZE))) for face in faces],
+        [replace(face, crop=reduced(face.crop)) for face in faces],
         recognizer(model).explain(faces),
         shown.width / image.width,
     )
@@ -85,6 +85,11 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         gr.Gallery(list(crops), selected_index=0, visible=len(faces) > 1),
         *show_face(reading, 0),
     ]
+
+
+def reduced(crop: Image.Image) -> Image.Image:
+    """What is kept of a face for an hour: no more than is shown."""
+    return crop if crop.width <= FACE_SIZE else crop.resize((FACE_SIZE, FACE_SIZE))
 
 
 def nothing(message: str, image: Image.Image | None = None) -> list:
@@ -106,7 +111,7 @@ def show_face(reading: Reading | None, number: int) -> list:
     face = reading.faces[number]
     return [
         number,
-        face.crop,
+        face.crop.resize((FACE_SIZE, FACE_SIZE)),
         verdict(face, reading.model),
         face.label,
         *show_map(reading, number, face.label),

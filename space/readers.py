@@ -87,7 +87,7 @@ def uploaded(file: ImageData | FileData | None) -> str | None:
     """The path of a file that a visitor uploaded; no other file of this machine is read."""
     if file is None:
         return None
-    if not file.path or not Path(file.path).resolve().is_relative_to(get_upload_folder()):
+    if not file.path or not Path(file.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise gr.Error("A file must be uploaded first.", print_exception=False)
     return file.path
 

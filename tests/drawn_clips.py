@@ -1,7 +1,9 @@
-"""Clips drawn on the spot: a face from the example photos that moves over a gray background."""
+"""Clips drawn on the spot, a face that moves over a gray background, and what reads clips back."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable
 from fractions import Fraction
@@ -46,6 +48,8 @@ def write_clip(
     codec: str | None = None,
     sound: str | None = None,
     rotation: int = 0,
+    tick: Fraction = Fraction(1, 1000),
+    pixel: Fraction = Fraction(1),
 ) -> Path:
     """Encode frames; the container follows from the name.
 
@@ -57,8 +61,9 @@ def write_clip(
         codec: FFmpeg's name of an encoder (default: VP8 for webm, else H.264).
         sound: Encoder of two seconds of a tone, or None.
         rotation: Degrees counterclockwise that the player is told to turn the frames.
+        tick: Unit of the frames' times in seconds.
+        pixel: Width of a pixel over its height, as the player is told.
     """
-    tick = Fraction(1, 1000)
     with av.open(str(path), "w") as file:
         video = file.add_stream(codec or ("libvpx" if path.suffix == ".webm" else "h264"), rate=rate)
         video.options = {"preset": "ultrafast"} if video.codec_context.name == "libx264" else {}
@@ -71,6 +76,7 @@ def write_clip(
                 video.width, video.height = image.size
                 video.pix_fmt = "yuv420p"
                 video.codec_context.time_base = tick
+                video.codec_context.sample_aspect_ratio = pixel
             frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = round(time / tick), tick
             file.mux(video.encode(frame))
@@ -84,3 +90,14 @@ def write_clip(
                 file.mux(audio.encode(part))
             file.mux(audio.encode(None))
     return path
+
+
+def decode(path: Path) -> list[av.VideoFrame]:
+    """All frames of a clip."""
+    with av.open(str(path)) as file:
+        return list(file.decode(video=0))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table of `analyze_video`."""
+    return list(csv.DictReader(io.StringIO(path.read_text())))

@@ -14,6 +14,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from gradio.data_classes import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -24,7 +25,7 @@ from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
 from space.compare import OWN, compare, largest_face
 from space.photo import Reading, analyse, save_numbers, save_picture, verdict
-from space.readers import FACE_SIZE, MODELS, read_photo, sure_from
+from space.readers import FACE_SIZE, MODELS, read_photo, sure_from, uploaded
 from space.zoo import card
 from train.app_process import running_app
 from train.files import sha256
@@ -126,6 +127,18 @@ def test_compare_keeps_one_small_face_and_says_what_photo_says(examples, tmp_pat
         assert answer.face.crop is kept
         (read,) = read_photo(path, answer.model, whole=True)[1]
         assert answer.face.probs == pytest.approx(read.probs, abs=1e-6)
+
+
+def test_files_below_a_linked_folder_are_uploads(tmp_path, monkeypatch):
+    """As on a Mac, whose folder of temporary files is a link."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "link"))
+    file = tmp_path / "link" / "a.png"
+    Image.new("L", (9, 9)).save(file)
+    assert uploaded(FileData(path=str(file))) == str(file)
+    with pytest.raises(gr.Error, match="uploaded first"):
+        uploaded(FileData(path=__file__))
 
 
 @pytest.mark.parametrize(("threshold", "mark"), [(2.0, "?"), (0.0, "")])

@@ -56,6 +56,14 @@ def test_equals_the_definition(model, x):
     torch.testing.assert_close(gradcam(model, x)[0, 3], expected.clamp_min(0), atol=1e-5, rtol=1e-4)
 
 
+def test_features_with_the_channels_last_are_refused():
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2)
+    )
+    with pytest.raises(ValueError, match=r"needs feature maps \(B, D, h, w\)"):
+        gradcam(model.eval(), torch.zeros(1, 3, 56, 56))
+
+
 def test_a_face_is_explained_alike_alone_and_in_a_batch(model, x):
     torch.testing.assert_close(gradcam(model, x)[1:2], gradcam(model, x[1:2]), atol=1e-6, rtol=1e-4)
 

@@ -72,6 +72,9 @@ def test_reset_classifier(name):
     model.reset_classifier(0)
     assert model(faces()).shape == (2, model.head_hidden_size)
     assert create(name, num_classes=5)(faces()).shape == (2, 5)
+    double = create(name).double()
+    double.reset_classifier(4)
+    assert double(faces().double()).dtype == torch.float64
 
 
 @every_model

@@ -94,7 +94,8 @@ class FlattenHead(nn.Module):
         """Replaces the classifier; `pool_type` may be None, "" or "flatten", since this head flattens."""
         if pool_type not in (None, "", "flatten"):
             raise ValueError(f"this head flattens its features: global_pool={pool_type!r} cannot apply")
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
+        like = dict(device=self.hidden.weight.device, dtype=self.hidden.weight.dtype)
+        self.fc = nn.Linear(self.num_features, num_classes, **like) if num_classes > 0 else nn.Identity()
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         x = self.drop1(self.flatten(self.pool(x)))  # (B, C * H/2 * W/2)

@@ -1,0 +1,251 @@
+"""Clips that are broken, too large, or no clips; files that cannot be written; the command line."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+from drawn_clips import decode, moving, picture, rows, write_clip
+from PIL import Image
+
+from fer_zoo import Recognizer
+from fer_zoo.cli import main
+from fer_zoo.video import Limits, VideoError, analyze_video
+from train.app_process import ROOT
+
+
+@pytest.fixture(scope="module")
+def whole() -> Recognizer:
+    """Takes each frame as a face, which is quick."""
+    return Recognizer("fer_cnn", faces="whole")
+
+
+def _empty(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def _no_frame(path: Path) -> Path:
+    with av.open(str(path), "w") as file:
+        file.add_stream("h264", rate=25).pix_fmt = "yuv420p"
+        file.start_encoding()
+    return path
+
+
+def _only_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 48_000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+def _cut(path: Path) -> Path:
+    write_clip(path, moving(30))  # its index stands at the end
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return path
+
+
+def _photo(path: Path) -> Path:
+    picture().save(path, "JPEG")
+    return path
+
+
+def _playlist(path: Path) -> Path:
+    clip = write_clip(path.with_name("other.ts"), moving(3))
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{clip.name}\n#EXT-X-ENDLIST\n")
+    return path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path, "There is no file"),
+        (_folder, "is a folder"),
+        (_empty, "is not a clip that can be read"),
+        (_photo, "is not a clip that can be read"),
+        (_playlist, "is not a clip that can be read"),
+        (_cut, "is not a clip that can be read, .* or is cut short"),
+        (_no_frame, "has no picture"),
+        (_only_sound, "has no picture"),
+        (lambda path: write_clip(path, [Image.new("RGB", (8, 8))] * 3, codec="mpeg4"), "is 8x8 pixels"),
+    ],
+)
+def test_what_cannot_be_read_gets_a_sentence(whole, tmp_path, make, words):
+    clip = make(tmp_path / "it's.mp4")
+    out, table = tmp_path / "out.mp4", tmp_path / "out.csv"
+    out.write_text("older")
+    with pytest.raises(VideoError, match=words) as error:
+        analyze_video(clip, whole, out=out, csv=table)
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+    assert out.read_text() == "older" and not table.exists() and not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_cut_webm_is_read_as_far_as_it_goes(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.webm", moving(50))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 9 // 10])
+    assert 5 < analyze_video(clip, whole, out=tmp_path / "out.mp4").frames < 50
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webm"])
+def test_limits(whole, tmp_path, name):
+    clip = write_clip(tmp_path / name, moving(30))
+    assert analyze_video(clip, whole, limits=Limits(320 * 240, 1.21, 30)).frames == 30
+    for limits, words in [
+        (Limits(pixels=320 * 239), "too large: 320x240 pixels; at most 0.1 megapixels"),
+        (Limits(seconds=1), "too long: at most 1 s"),
+        (Limits(frames=29), "too long: at most 29 frames"),
+    ]:
+        with pytest.raises(VideoError, match=words):
+            analyze_video(clip, whole, limits=limits, out=tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_no_file_is_written_over_another(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(2))
+    content, other = clip.read_bytes(), tmp_path / "other.mp4"
+    for files in ({"out": clip}, {"csv": clip}, {"out": other, "csv": other}):
+        with pytest.raises(VideoError, match="different names"):
+            analyze_video(clip, whole, **files)
+    assert clip.read_bytes() == content and not other.exists()
+
+
+def test_what_cannot_be_written_gets_a_sentence(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(3))
+    with pytest.raises(VideoError, match=r"ends in \.mp4"):
+        analyze_video(clip, whole, out=tmp_path / "out.avi")
+    for folder, reason in ((tmp_path / "none", "No such file or directory"), (clip, "Not a directory")):
+        for kind in ({"out": folder / "out.mp4"}, {"csv": folder / "out.csv"}):
+            with pytest.raises(VideoError, match=rf"cannot be written \({reason}\)"):
+                analyze_video(clip, whole, **kind)
+
+
+def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(30))
+
+    def stop(done: float) -> None:
+        raise InterruptedError("the visitor has left")
+
+    with pytest.raises(Exception, match=r"left|cannot be written"):
+        analyze_video(clip, whole, out=tmp_path / "out.mp4", csv=tmp_path / "out.csv", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    """The frames of the longer clip alone would be 92 MB."""
+    program = (
+        "import resource, sys\n"
+        "from fer_zoo import Recognizer\n"
+        "from fer_zoo.video import analyze_video\n"
+        "analyze_video(sys.argv[1], Recognizer('fer_cnn', faces='whole'), out=sys.argv[2], csv=sys.argv[3])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    peaks = []
+    for count in (50, 400):
+        clip = write_clip(tmp_path / f"{count}.mp4", moving(count), sound="aac")
+        files = [clip, tmp_path / "out.mp4", tmp_path / "out.csv"]
+        run = subprocess.run(
+            [sys.executable, "-c", program, *files], cwd=ROOT, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        peaks.append(int(run.stdout))
+    assert peaks[1] - peaks[0] < 40
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes changed, a piece cut out, doubled or zeroed, or the end cut off."""
+    data = bytearray(data)
+    kind = rng.randrange(5)
+    start = rng.randrange(len(data))
+    stop = min(len(data), start + rng.randrange(1, 2000))
+    if kind == 0:
+        for _ in range(rng.randrange(1, 60)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    elif kind == 1:
+        del data[start:stop]
+    elif kind == 2:
+        data[start:start] = data[start:stop]
+    elif kind == 3:
+        data[start:stop] = bytes(stop - start)
+    else:
+        del data[start:]
+    return bytes(data)
+
+
+def check_mutated(count: int, recognizer: Recognizer, folder: Path) -> None:
+    """Each mutated clip is read or gets a sentence; no file, handle or memory is left."""
+    kinds = [("clip.mp4", "aac"), ("clip.webm", "libopus"), ("clip.mov", "aac"), ("clip.avi", "mp3")]
+    clips = [write_clip(folder / name, moving(15), sound=sound).read_bytes() for name, sound in kinds]
+    rng, process = random.Random(0), psutil.Process()
+    out, table = folder / "out.mp4", folder / "out.csv"
+    limits = Limits(pixels=10**6, seconds=60, frames=500)
+    read = handles = memory = 0
+    for i in range(count):
+        if i == min(count // 2, 50):  # caches are filled
+            handles, memory = process.num_fds(), process.memory_info().rss
+        clip = io.BytesIO(mutate(clips[i % len(clips)], rng))
+        try:
+            timeline = analyze_video(clip, recognizer, out=out, csv=table, limits=limits)
+        except VideoError as error:
+            assert str(error).startswith("The clip ") and "\n" not in str(error)
+        else:
+            read += 1
+            assert timeline.frames == len(rows(table)) >= 1
+            assert decode(out)
+        assert not list(folder.glob("*.tmp"))
+    assert 0 < read < count
+    assert process.num_fds() <= handles
+    assert process.memory_info().rss - memory < 100e6
+
+
+def test_a_few_mutated_clips(whole, tmp_path):
+    check_mutated(16, whole, tmp_path)
+
+
+@pytest.mark.long
+def test_many_mutated_clips(whole, tmp_path):
+    check_mutated(200, whole, tmp_path)
+
+
+def video(*args: object) -> int:
+    return main(["video", "--model", "fer_cnn", "--faces", "mtcnn", *map(str, args)])
+
+
+def test_the_command_line(tmp_path, capsys):
+    clip = write_clip(tmp_path / "clip.mp4", moving(10))
+    out, table = tmp_path / "out.mp4", tmp_path / "out.csv"
+    assert video(clip, "--out", out, "--csv", table) == 0
+    assert capsys.readouterr().out == f"{clip}: 10 frames, 1 face\n"
+    assert len(decode(out)) == len(rows(table)) == 10
+    assert video(clip, "--csv", table, "--smoothing", 0) == 0
+    assert len(rows(table)) == 10
+
+
+def test_bad_input_at_the_command_line(tmp_path, capsys):
+    clip = write_clip(tmp_path / "clip.mp4", moving(3))
+    for args, words in [
+        ([clip], "Say what to write"),
+        ([tmp_path / "none.mp4", "--csv", tmp_path / "out.csv"], "There is no file"),
+        ([clip, "--out", tmp_path / "out.gif"], "ends in .mp4"),
+        ([clip, "--csv", tmp_path / "out.csv", "--smoothing", 2], "below 1, not 2"),
+        ([clip, "--csv", tmp_path / "out.csv", "--model", "none"], "There is no model"),
+    ]:
+        assert video(*args) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("fer-zoo: ") and words in error
+    assert os.listdir(tmp_path) == ["clip.mp4"]

@@ -12,7 +12,7 @@ RECIPES = {
     },
     "fer2013": {
         "fer_cnn": "strong",
-        "fer_kernel_cnn": "strong",
+        "fer_kernel_cnn": "student",
         "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
         "fer_net_tiny": "student",

@@ -78,9 +78,13 @@ class FerNet(FaceNet):
         super().__init__(stem, stages, head, widths, (2, 4, 8), num_classes, in_chans)
 
 
-# Neither is trained yet.
-_cfg = cfg("fer_net", hf_hub_id=None, fixed_input_size=False, pool_size=(6, 6))
-default_cfgs = generate_default_cfgs({"fer_net": _cfg, "fer_net_tiny": _cfg})
+default_cfgs = generate_default_cfgs(
+    {
+        # not trained yet
+        "fer_net": cfg("fer_net", hf_hub_id=None, fixed_input_size=False, pool_size=(6, 6)),
+        "fer_net_tiny.fer2013": cfg("fer_net_tiny.fer2013", fixed_input_size=False, pool_size=(6, 6)),
+    }
+)
 
 
 @register_model

@@ -38,9 +38,14 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
 
 def test_after_ctrl_c_no_other_step_is_started(tmp_path):
     steps = [Step(name, "compare.py", {}, ("--help",)) for name in ("first", "second", "third")]
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_all(steps, 1, tmp_path / "logs")
+    # a shell's background job, such as this one may be, ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_all(steps, 1, tmp_path / "logs")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "logs" / "first.log").exists()
     assert not (tmp_path / "logs" / "third.log").exists()
 

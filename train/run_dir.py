@@ -83,10 +83,10 @@ class RunDir:
         accelerator.wait_for_everyone()
         try:
             stored = json.loads(file.read_text())
-            # a run of before a setting was known has its default
-            stored["recipe"] = asdict(Recipe()) | stored["recipe"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
+        if "recipe" in stored:  # of before a setting was known: it has its default
+            stored["recipe"] = asdict(Recipe()) | stored["recipe"]
         changes = [change for change in _changes(stored, config) if change.split()[0] not in RECORDS]
         if changes:
             raise RunError(

@@ -9,7 +9,7 @@ import pytest
 
 import train.cli
 import train.compare
-from train.compare import CompareError, compare, corrected_interval
+from train.compare import CompareError, compare, corrected_interval, join
 from train.evaluate import RESULTS_DIR
 from train.recipe import load_recipe
 
@@ -44,7 +44,7 @@ def test_models_are_compared_fold_by_fold():
         summary(0, a=[60, 61, 62], b=[58, 60, 61], c=[1, 2, 3]),
         summary(1, a=[62, 63, 64], b=[61, 61, 61]),
     ]
-    (pair,) = compare(summaries)["pairs"]
+    (pair,) = compare(join(summaries))["pairs"]
     assert pair["models"] == ["a", "b"]
     assert pair["differences"] == [2, 1, 1, 1, 2, 3]
     assert pair["mean"] == pytest.approx(10 / 6)
@@ -55,13 +55,27 @@ def test_models_are_compared_fold_by_fold():
 def test_a_summary_of_before_a_setting_was_known_is_compared():
     older, newer = summary(0, a=[1, 2, 3], b=[1, 2, 3]), summary(1, a=[1, 2, 3], b=[1, 2, 3])
     del older["settings"]["blur"]
-    assert compare([older, newer])["seeds"] == compare([newer, older])["seeds"][::-1] == [0, 1]
+    assert compare(join([older, newer]))["seeds"] == compare(join([newer, older]))["seeds"][::-1] == [0, 1]
+    newer["settings"]["blur"] = 1.0
+    for summaries in ([older, newer], [newer, older]):
+        with pytest.raises(CompareError, match="blur is"):
+            join(summaries)
+
+
+def test_models_of_a_seed_are_joined_from_several_folders():
+    folders = [summary(0, a=[60, 61, 62]), summary(1, b=[50, 51, 52]), summary(0, b=[58, 60, 61])]
+    folders.append(summary(1, a=[52, 51, 50]))
+    first, second = join(folders)
+    assert list(first["models"]) == ["a", "b"] and list(second["models"]) == ["b", "a"]
+    (pair,) = compare([first, second])["pairs"]
+    assert pair["models"] == ["a", "b"] and pair["differences"] == [2, 1, 1, 2, 0, -2]
+    assert list(folders[0]["models"]) == ["a"]  # theirs are left as they were
 
 
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (summary(0, a=[1, 2, 3], b=[1, 2, 3]), "another seed"),
+        (summary(0, b=[1, 2, 3], c=[1, 2, 3]), "b of seed 0 stands in two"),
         (summary(1, a=[1, 2, 3], b=[1, 2, 3]) | {"data": "y"}, "data is 'x'"),
         (summary(1, a=[1], b=[2]) | {"settings": settings(1, lr=1.0)}, "lr is 0.001 in one folder and 1.0"),
         (summary(1, c=[1, 2, 3]), "fewer than two"),
@@ -69,24 +83,45 @@ def test_a_summary_of_before_a_setting_was_known_is_compared():
 )
 def test_what_cannot_be_compared_is_refused(other, says):
     with pytest.raises(CompareError, match=says):
-        compare([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other])
+        compare(join([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other]))
 
 
 def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
+    def main(*paths):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, paths), "--results", str(tmp_path)])
+        train.compare.main()
+
     folder = tmp_path / "cv"
     folder.mkdir()
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(folder), "--results", str(tmp_path)])
-    with pytest.raises(SystemExit) as stopped:
-        train.cli.run(train.compare.main)
-    assert stopped.value.code == 2 and "no summary.json" in capsys.readouterr().err
     found = summary(0, a=[60, 61, 62], b=[50, 51, 52.5])
     (folder / "summary.json").write_text(json.dumps(found))
-    train.compare.main()
+    main(folder)
     compared = json.loads((tmp_path / "compare-paper.json").read_text())
     assert compared["pairs"][0]["mean"] == pytest.approx(59 / 6, abs=0.01)
     assert "a - b" in capsys.readouterr().out
-    assert json.loads((tmp_path / "cv-paper.json").read_text()) == found
+    published = tmp_path / "cv-paper.json"
+    assert json.loads(published.read_text()) == found
     assert (tmp_path / "cv-paper.png").read_bytes().startswith(b"\x89PNG")
+
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "summary.json").write_text(json.dumps(summary(0, c=[40, 41, 42])))
+    main(published, later)
+    assert list(json.loads(published.read_text())["models"]) == ["a", "b", "c"]
+    assert len(json.loads((tmp_path / "compare-paper.json").read_text())["pairs"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "no summary.json"), ("[1", "is no summary"), ("{}", "lacks recipe")]
+)
+def test_what_is_no_summary_is_one_sentence(content, says, tmp_path, monkeypatch, capsys):
+    if content:
+        (tmp_path / "summary.json").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path), "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        train.cli.run(train.compare.main)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

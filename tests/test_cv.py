@@ -21,6 +21,7 @@ from fer_zoo.data import DataError, load_fer2013, pixel_hashes, to_arrays
 from fer_zoo.folds import FoldError, leak_free_folds
 from fer_zoo.labels import EXPRESSIONS
 from train.audit import audit, table
+from train.compare import compare
 from train.cv import PREDICTIONS
 from train.dataset import Fer2013
 from train.pack import write_pack
@@ -157,10 +158,12 @@ def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed,
         pq.read_table(crossed / name / PREDICTIONS)["fold"] for name in ("fer_cnn", "fer_kernel_cnn")
     )
     assert one.equals(other)
-    models = json.loads((crossed / "summary.json").read_text())["models"]
-    ours, theirs = ([fold["accuracy"] for fold in models[n]["folds"]] for n in ("fer_cnn", "fer_kernel_cnn"))
-    expected = [a - b for a, b in zip(ours, theirs, strict=True)]
-    assert models["fer_cnn"]["differences"]["fer_kernel_cnn"] == pytest.approx(expected)
+    summary = json.loads((crossed / "summary.json").read_text())
+    (pair,) = compare([summary])["pairs"]
+    ours, theirs = ([fold["accuracy"] for fold in summary["models"][n]["folds"]] for n in pair["models"])
+    assert pair["models"] == ["fer_cnn", "fer_kernel_cnn"]
+    assert pair["differences"] == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
+    assert summary["models"]["fer_cnn"]["training"]["precision"] == "fp32"
 
 
 def test_one_fold_alone_is_that_fold_of_all(source, crossed, exact, tmp_path):

@@ -179,6 +179,11 @@ def test_a_recipe_may_name_only_what_differs(tmp_path):
     file.write_text('base = "papier"\n')
     with pytest.raises(RecipeError, match="no recipe 'papier'"):
         load_recipe(str(file))
+    (tmp_path / "other.toml").write_text(f'base = "{file}"\n')
+    for base in (file, tmp_path / "other.toml"):
+        file.write_text(f'base = "{base}"\n')
+        with pytest.raises(RecipeError, match="is based on itself"):
+            load_recipe(str(file))
 
 
 def test_fewer_epochs_have_a_shorter_warm_up():

@@ -1,11 +1,13 @@
 """Compares cross-validated models pair by pair: the same folds and seeds, and a confidence interval.
 
     python train/compare.py runs/cv-paper-0 runs/cv-paper-1 runs/cv-paper-2
+    python train/compare.py model_cards/results/cv-paper.json runs/cv-paper-0    # adds that folder's models
 
-Each argument is a folder that `train/cv.py` filled, one a seed. Models of a pair were trained on the same
+Each argument is a folder that `train/cv.py` filled, or a summary of one; those of a seed are joined, so that
+models may be trained one after the other and on several machines. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52). The first folder's summary and learning curves are kept beside the comparison.
+Machine Learning 52). The first seed's summary and learning curves are kept beside the comparison.
 """
 
 import json
@@ -23,8 +25,11 @@ from train.cli import create_parser, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
-from train.recipe import Recipe, load_recipe
+from train.recipe import load_recipe, settings_of
 from train.summary import curves_of
+
+# What compared models have in common besides their settings, seed and precision apart.
+CONDITIONS = ("recipe", "folds", "train_images", "data", "input_size", "pretrained")
 
 
 class CompareError(ValueError):
@@ -48,11 +53,41 @@ def corrected_interval(differences: list[float], folds: int) -> tuple[float, flo
     return float(np.mean(differences)), float(stats.t.ppf(0.975, n - 1) * math.sqrt(variance))
 
 
+def join(summaries: list[dict]) -> list[dict]:
+    """One summary a seed, with the models of all that are of that seed, in the order of the first of each.
+
+    Args:
+        summaries: What `train/cv.py` writes.
+
+    Raises:
+        CompareError: They differ in more than seed and models, or a model stands in two of one seed.
+    """
+    first = _conditions(summaries[0])
+    for summary in summaries:
+        for key, value in _conditions(summary).items():
+            if value != first[key]:
+                raise CompareError(f"{key} is {first[key]!r} in one folder and {value!r} in another")
+    joined: dict[int, dict] = {}
+    for summary in summaries:
+        seed = summary["settings"]["seed"]
+        models = joined[seed]["models"] if seed in joined else {}
+        if twice := sorted(models.keys() & summary["models"]):
+            raise CompareError(f"{', '.join(twice)} of seed {seed} stands in two folders: give one of them")
+        joined[seed] = joined.get(seed, summary) | {"models": models | summary["models"]}
+    return list(joined.values())
+
+
+def _conditions(summary: dict) -> dict:
+    settings = settings_of(summary["settings"])
+    settings = {key: value for key, value in settings.items() if key not in ("seed", "precision")}
+    return {key: summary[key] for key in CONDITIONS} | settings
+
+
 def compare(summaries: list[dict]) -> dict:
     """Every pair of models that all summaries hold.
 
     Args:
-        summaries: What `train/cv.py` writes, one a seed.
+        summaries: Of `join`, one a seed.
 
     Returns:
         JSON-able: `recipe`, `folds`, `seeds`, and `pairs`, each with its two `models`, the `differences` of
@@ -60,21 +95,10 @@ def compare(summaries: list[dict]) -> dict:
         recall.
 
     Raises:
-        CompareError: The summaries differ in more than the seed, or share fewer than two models.
+        CompareError: The summaries share fewer than two models.
     """
     first, *others = summaries
-    for key in ("recipe", "folds", "train_images", "data", "input_size", "pretrained"):
-        for other in others:
-            if other[key] != first[key]:
-                raise CompareError(f"{key} is {first[key]!r} in one folder and {other[key]!r} in another")
-    for key, value in first["settings"].items():
-        # a summary of before a setting was known has its default
-        for theirs in (other["settings"].get(key, getattr(Recipe, key)) for other in others):
-            if key not in ("seed", "precision") and theirs != value:
-                raise CompareError(f"{key} is {value!r} in one folder and {theirs!r} in another")
     seeds = [summary["settings"]["seed"] for summary in summaries]
-    if len(set(seeds)) < len(seeds):
-        raise CompareError(f"each folder must be of another seed, and theirs are {seeds}")
     names = [name for name in first["models"] if all(name in other["models"] for other in others)]
     if len(names) < 2:
         raise CompareError("the folders have fewer than two models in common")
@@ -104,15 +128,10 @@ def table(compared: dict) -> str:
 
 def main() -> None:
     parser = create_parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, one a seed")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, or summaries of such")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
-    summaries = []
-    for folder in args.runs:
-        file = folder / "summary.json"
-        if not file.exists():
-            raise CompareError(f"{folder} has no summary.json: is its cross-validation finished?")
-        summaries.append(json.loads(file.read_text()))
+    summaries = join([_read(path) for path in args.runs])
     compared = compare(summaries)
     recipe = compared["recipe"]
     if args.results.resolve() == RESULTS_DIR:
@@ -122,6 +141,24 @@ def main() -> None:
         write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
     draw_curves(curves_of(summaries[0]), args.results / f"cv-{recipe}.png")
     print(table(compared))
+
+
+def _read(path: Path) -> dict:
+    """The summary in a folder of `train/cv.py`, or in a file of its own.
+
+    Raises:
+        CompareError: It is not there, or is no such summary.
+    """
+    file = path / "summary.json" if path.is_dir() else path
+    try:
+        summary = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise CompareError(f"{path} has no summary.json: is its cross-validation finished?") from error
+    except (OSError, ValueError) as error:
+        raise CompareError(f"{file} is no summary of train/cv.py ({error})") from error
+    if not isinstance(summary, dict) or not summary.keys() >= {"recipe", "folds", "settings", "models"}:
+        raise CompareError(f"{file} is no summary of train/cv.py: it lacks recipe, folds, settings or models")
+    return summary
 
 
 def _check_whole(summary: dict) -> None:

@@ -138,9 +138,7 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         predictions[name] = joined
         write_table(out / name / PREDICTIONS, joined)
     run_config, _ = finished(runs[models[0]][0])
-    common = {
-        key: run_config[key] for key in ("data", "input_size", "pretrained", "versions", "hardware", "git")
-    }
+    common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     draw_curves(curves_of(summary), out / "curves.png")

@@ -121,8 +121,13 @@ def load_recipe(name: str, **overrides: object) -> Recipe:
         RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type or range.
     """
     path, values = _read(name)
+    read = {path}
     while base := values.pop("base", None):
-        values = _read(base)[1] | values
+        lower, below = _read(base)
+        if lower in read:
+            raise RecipeError(f"{path.name} is based on itself, by way of {lower.name}")
+        read.add(lower)
+        values = below | values
     values |= {key: value for key, value in overrides.items() if value is not None}
     if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short
         values["warmup_epochs"] = min(values.get("warmup_epochs", 0), max(overrides["epochs"] - 1, 0))
@@ -134,6 +139,11 @@ def load_recipe(name: str, **overrides: object) -> Recipe:
             raise RecipeError(f"{path.name} has an unknown key {key!r}: {hint}")
         values[key] = _typed(key, value, fields[key].default)
     return Recipe(**values)
+
+
+def settings_of(record: dict) -> dict:
+    """The settings that a run's record holds; one of before a setting was known has its default."""
+    return dataclasses.asdict(Recipe()) | record
 
 
 def _read(name: object) -> tuple[Path, dict]:

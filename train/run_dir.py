@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from torch import nn
 
 from fer_zoo.files import atomic
 from train.files import sha256, write_atomic
-from train.recipe import Recipe
+from train.recipe import settings_of
 
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
 RECORDS = ("git", "hardware", "recipe_name")
@@ -85,8 +84,8 @@ class RunDir:
             stored = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
-        if "recipe" in stored:  # of before a setting was known: it has its default
-            stored["recipe"] = asdict(Recipe()) | stored["recipe"]
+        if "recipe" in stored:
+            stored["recipe"] = settings_of(stored["recipe"])
         changes = [change for change in _changes(stored, config) if change.split()[0] not in RECORDS]
         if changes:
             raise RunError(

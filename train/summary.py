@@ -1,6 +1,5 @@
-"""What cross-validated models amount to: mean and standard deviation over the folds, and how they compare."""
+"""What cross-validated models amount to: mean and standard deviation over the folds."""
 
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from train.curves import read_history
 from train.run_dir import finished
 
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece")
+TRAINING = ("versions", "hardware", "git")
 
 
 def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> dict[str, dict]:
@@ -25,14 +25,14 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
     Returns:
         For each model: `folds`, the scores of each one with its best epoch and `history`; `mean` and `sd`
         (n - 1) of each figure over the folds; `pooled`, the scores over all images; `train_seconds`; and
-        `differences`, for each other model, accuracy less the other's, fold by fold.
+        `training`, what it was trained with.
     """
     models = {}
     for name, table in predictions.items():
         fold = table["fold"].to_numpy()
         rows = []
         for i, run_dir in enumerate(runs[name], start=1):
-            _, result = finished(run_dir)
+            config, result = finished(run_dir)
             run = {"best_epoch": result["best"]["epoch"], "train_seconds": result["train_seconds"]}
             rows.append(_scores(table.filter(fold == i)) | run | {"history": read_history(run_dir)})
         values = {key: [row[key] for row in rows] for key in FIGURES}
@@ -43,19 +43,21 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
             "train_seconds": sum(row["train_seconds"] for row in rows),
             "folds": rows,
             "pooled": _scores(table),
-            "differences": {},
+            "training": {key: config[key] for key in TRAINING} | {"precision": config["recipe"]["precision"]},
         }
-    for one, other in combinations(models, 2):
-        ours, theirs = ([row["accuracy"] for row in models[name]["folds"]] for name in (one, other))
-        difference = [a - b for a, b in zip(ours, theirs, strict=True)]
-        models[one]["differences"][other] = difference
-        models[other]["differences"][one] = [-value for value in difference]
     return models
 
 
 def curves_of(summary: dict) -> dict[str, list[list[dict]]]:
-    """The learning curves of a cross-validation, as `train.curves.draw_curves` takes them."""
-    return {name: [fold["history"] for fold in model["folds"]] for name, model in summary["models"].items()}
+    """The learning curves of a cross-validation, as `train.curves.draw_curves` takes them.
+
+    A model of before they were kept is left out.
+    """
+    return {
+        name: [fold["history"] for fold in model["folds"]]
+        for name, model in summary["models"].items()
+        if all("history" in fold for fold in model["folds"])
+    }
 
 
 def table(summary: dict) -> str:

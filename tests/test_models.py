@@ -131,9 +131,21 @@ def test_forward_intermediates(name):
     assert torch.equal(last, model.forward_features(faces())) and len(maps) == 3
     (early,) = model.forward_intermediates(faces(), indices=[1], stop_early=True, intermediates_only=True)
     assert torch.equal(early, maps[1])
-    model.prune_intermediate_layers([0, 1])
-    (pruned,) = model.forward_intermediates(faces(), indices=[1], intermediates_only=True)
-    assert torch.equal(pruned, maps[1])
+
+
+@every_model
+def test_pruned_to_a_stage(name):
+    model = create(name)
+    maps = model.forward_intermediates(faces(), intermediates_only=True)
+    model.prune_intermediate_layers([2], prune_head=False)
+    assert torch.equal(model(faces()), create(name)(faces()))
+    model.prune_intermediate_layers([2])
+    assert torch.equal(model(faces()), maps[2])
+    assert model.prune_intermediate_layers([0, 1], prune_head=False) == [0, 1]
+    assert torch.equal(model(faces()), maps[1])
+    assert model.num_features == maps[1].shape[1]
+    model.reset_classifier(3, "avg")
+    assert model(faces()).shape == (len(faces()), 3)
 
 
 @every_model

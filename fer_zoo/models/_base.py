@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import nn
@@ -112,11 +113,22 @@ class FaceNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops the stages after the last one asked for, and the classifier; returns the kept indices."""
+        """Drops the stages after the last one asked for, and the head: the model then returns a feature map.
+
+        Args:
+            indices: As in `forward_intermediates`.
+            prune_norm: Unused.
+            prune_head: False keeps the head where no stage is dropped: it is sized for the last one.
+
+        Returns:
+            The kept indices.
+        """
         take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        if prune_head or max_index < len(self.stages) - 1:
+            self.num_classes = 0
+            self.num_features = self.head_hidden_size = self.feature_info[max_index]["num_chs"]
+            self.head = ClassifierHead(self.num_features, 0, pool_type="")
         self.stages = self.stages[: max_index + 1]
-        if prune_head:
-            self.reset_classifier(0)
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ verify: data-given $(VENV)/.dev
 
 # JOBS=6 trains six at a time on one GPU
 reproduce: data-given $(VENV)/.dev
-	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1)
+	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 data-given:
 	@test -n "$(DATA)" || { echo "Say where FER2013 is: make $(MAKECMDGOALS) DATA=path/to/fer2013" >&2; exit 2; }

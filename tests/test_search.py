@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -151,14 +152,18 @@ def test_a_card_makes_teachers_before_what_they_teach():
     assert len(set(lines)) == len(lines)
     made = set()
     for words in map(str.split, lines):
-        needed = {word for word in words if word.startswith("runs/")}
-        if "--out" in words:
-            needed.remove(out := words[words.index("--out") + 1])
-            made.add(out)
+        options = {key: value for key, value in pairwise(words) if key.startswith("--")}
+        written = {options[key] for key in ("--out", "--folder", "--results") if key in options}
+        needed = {word for word in words if word.startswith("runs/")} - written
         assert needed <= made, words
+        made |= written
         if "train/fit.py" in words:
-            model, recipe, seed = (words[words.index(f"--{key}") + 1] for key in ("model", "recipe", "seed"))
-            made.add(f"runs/{model}-{recipe}-{seed}")
+            made.add(f"runs/{options['--model']}-{options['--recipe']}-{options['--seed']}")
+        if "train/package.py" in words:
+            made.add(f"{options['--folder']}/fer_resnet.{options['--tag']}.safetensors")
+        # else it would write over the zoo's own weights and figures
+        assert ("--folder" in options) == ("train/package.py" in words)
+        assert ("--results" in options) == ("train/evaluate.py" in words)
 
 
 @pytest.mark.long

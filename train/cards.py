@@ -34,6 +34,8 @@ FERPLUS = (
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
 
+AGAIN = "runs/again"  # where a card's command puts the weight file and its figures
+
 CARD = """\
 # {model}
 
@@ -68,6 +70,7 @@ model = timm.create_model("{model}", pretrained=True)  # gray 1x48x48, mean and 
 | recall % | {header} |
 |---|{rule}|
 {recalls}
+| *images of clean test* | {counts} |
 
 ![Confusion matrix, recall of each expression, and reliability](figures/{model}.png)
 
@@ -85,8 +88,8 @@ medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about p
 {command}
 ```
 
-The training took {minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
-Seed {seed}, commit `{git}`.
+{training} took {minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
+Seed {seed}, {dropout}, commit `{git}`.
 
 ## Licence
 
@@ -124,7 +127,6 @@ def card(results: dict) -> str:
         about += DISTILLED
     return CARD.format(
         model=results["model"],
-        arch=arch,
         tag=tag,
         summary=inspect.getdoc(entrypoint).partition("\n")[0],
         about=about,
@@ -150,12 +152,15 @@ def card(results: dict) -> str:
             for key, title in ROWS.items()
             if key in results["splits"]
         ),
+        counts=" | ".join(str(sum(row)) for row in results["splits"]["test_clean"]["confusion"]),
         tried=_tried(arch) if tag == "fer2013" else "",
         command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
         best=result["best"]["epoch"],
         epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
+        training="Its own training, the last of these," if config.get("teacher") else "The training",
+        dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
         speed=result["images_per_second"],
@@ -177,10 +182,11 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     more = ""
     if config.get("labels") == "ferplus":
         more = f" --labels ferplus --out {out}"
-    evaluate = f"python train/evaluate.py --model {arch}.{tag}"
+    # into a folder of its own: the zoo's weights and figures stay
+    evaluate = f"python train/evaluate.py --model {AGAIN}/{arch}.{tag}.safetensors --results {AGAIN}"
     lines += [
         *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more),
-        f"python train/package.py {_run(arch, recipe, seed)} --tag {tag}"
+        f"python train/package.py {_run(arch, recipe, seed)} --tag {tag} --folder {AGAIN}"
         + (f" {data}" if calibrated else ""),
         f"{evaluate} --split validation {data}",
         f"{evaluate} --split test {data}",
@@ -200,6 +206,10 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
         more += f" --teacher {file}"
     fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
     return [*lines, f"{fit}{more} {options}"]
+
+
+def _dropout(rate: float | None) -> str:
+    return "the network's own dropout" if rate is None else f"a dropout of {rate:g}"
 
 
 def _run(arch: str, recipe: str, seed: int) -> str:
@@ -256,15 +266,15 @@ def _figures(splits: dict[str, dict]) -> str:
         if key not in splits:
             continue
         figures = splits[key]
-        lines.append(f"| {title} | {figures['n']:,} | {_cells(figures)} |")
+        lines.append(f"| {title} | {figures['n']:,} | {_cells(figures, absent='not measured')} |")
         before = figures.get("uncalibrated")
         if before and before["nll"] != figures["nll"]:
-            lines.append(f"| … before the temperature | | {_cells(before)} |")
+            lines.append(f"| … before the temperature | | {_cells(before, absent='')} |")
     return "\n".join(lines)
 
 
-def _cells(figures: dict) -> str:
-    cells = [f"{figures[key]:.{digits}f}" if key in figures else "" for _, key, digits in COLUMNS]
+def _cells(figures: dict, absent: str) -> str:
+    cells = [f"{figures[key]:.{digits}f}" if key in figures else absent for _, key, digits in COLUMNS]
     if "accuracy_ci95" in figures:
         cells[0] += f" ± {figures['accuracy_ci95']:.2f}"
     return " | ".join(cells)
@@ -282,4 +292,4 @@ def _reads(results: dict) -> str:
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

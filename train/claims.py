@@ -1,4 +1,4 @@
-"""The course paper's figures and claims beside ours, as a page that the results files fill."""
+"""Judges what the course paper claims by the results files: it holds, it does not, or it is undecided."""
 
 import json
 import math
@@ -25,106 +25,22 @@ Share = tuple[float, int]  # percent, and of how many cases
 EXACT = 10**9  # cases of a share that is no estimate
 Interval = tuple[float, float]
 
-PAGE = """\
-# The course paper, checked
-
-The architectures come from a course project on FER2013 (A. Rowson and A. Slotter, "Facial Expression
-Recognition Project"). Here its figures and claims stand beside what this repository measures by the paper's
-recipe ([paper.toml](../train/recipes/paper.toml), seed 0): one training on the training split, its epoch
-chosen on clean validation, test read once. All figures are accuracy in percent.
-
-{table}
-
-*Both* is validation and test together, 7,178 images: Kaggle's folders have no validation split, so this is
-probably what the paper tested on. *Clean* leaves out images that stand in train too. ± is the 95 % interval
-on test, and the standard deviation over the folds in cross-validation.
-
-## Its claims
-
-*Undecided* is what the 95 % interval does not settle. On one split it is that of the images, as if two
-networks had read different ones, which is cautious (Agresti and Caffo 2000, The American Statistician 54).
-That another training might come out otherwise is in it only where folds are compared. Recalls and mix-ups are
-those of {best} on test; a map favours a band when {clearly} times the band's share of the picture lies in it.
-
-{claims}
-
-### Are its class names shifted?
-
-If it read alphabetical folders in the order of the CSV file, its "surprise" is sad, its "neutral" surprise
-and its "sad" neutral. What it says of these, and whether that holds of {best} under either reading:
-
-{shift}
-
-{studies}![Mean Grad-CAM of each expression](figures/mean-gradcam.png)
-
-The maps are means of {map_model} over the faces of clean validation on which the detector `{detector}` finds
-eyes and mouth{filled}.
-The shares are those of a map's mass in a band about the eyes and one about the mouth
-([figures](results/mean-gradcam.json), by `python train/mean_gradcam.py`).
-{compared}"""
-
-STUDIES = """\
-![Learning curves of the side studies](figures/studies.png)
-
-The side studies are trainings of fer_cbam on the training split, scored on clean validation
-([figures](results/studies.json), by `python train/studies.py`). The training loss with class weights is
-weighted, and not to be compared with the others.
-
-"""
-
-COMPARED = """
-## What it leaves open
-
-Does an idea help, at equal budget? Accuracy over the same folds and seeds, in points, with the 95 %
-interval of the corrected resampled t-test ([figures](results/compare-paper.json), by
-`python train/compare.py`). The intervals are not corrected for the number of pairs.
-
-| {folds} folds, {seeds} | difference | 95 % interval | beyond it |
-|---|--:|--:|---|
-{rows}
-"""
+# Of the side studies, in the order in which `judge_studies` judges them.
+STUDIED = (
+    "L2 regularisation lowers the validation loss at epoch 20 from 1.8 to under 1.4",
+    "30 epochs read no better than 20",
+    "Class weights correct in part that fear and disgust are read badly",
+)
 
 
-def page() -> str:
-    """The page, as Markdown."""
-    results = {name: _load(f"{name}.paper") for name in PAPER}
-    test = {name: row["splits"]["test"] for name, row in results.items()}
-    maps, studies = load_maps(), load_studies()
-    claims = _claims(test, maps["shares"])
-    if studies:
-        claims += judge_studies(studies)
-    filled = [
-        f"{row['of_train']} of the {row['faces']} of {name} are training faces, for want of others"
-        for name, row in maps["shares"].items()
-        if row["of_train"]
-    ]
-    return PAGE.format(
-        table=_table(results),
-        claims="\n".join(claims),
-        best=BEST,
-        clearly=CLEARLY,
-        shift=_shift(test[BEST], maps["shares"]),
-        studies=STUDIES if studies else "",
-        map_model=maps["model"],
-        detector=maps["detector"],
-        filled="".join(f"; {each}" for each in filled),
-        compared=_compared(),
-    )
+def load(name: str) -> dict:
+    """A results file's content."""
+    return json.loads((RESULTS_DIR / f"{name}.json").read_text())
 
 
-def load_maps() -> dict:
-    """What `train/mean_gradcam.py` found."""
-    return _load("mean-gradcam")
-
-
-def load_studies() -> dict:
-    """What `train/studies.py` found; empty where the studies were not run."""
-    return _load_if_run("studies")
-
-
-def curves_of(studies: dict) -> dict[str, list[list[dict]]]:
-    """The studies' learning curves, as `train.curves.draw_curves` takes them."""
-    return {f"{study['config']['model']}, {name}": [study["history"]] for name, study in studies.items()}
+def load_if_run(name: str) -> dict:
+    """A results file's content; empty where its script was not run."""
+    return load(name) if (RESULTS_DIR / f"{name}.json").exists() else {}
 
 
 def difference(first: Share, second: Share) -> Interval:
@@ -153,11 +69,13 @@ def judge_studies(studies: dict) -> list[str]:
     """What holds of the paper's claims about regularisation, epochs and class weights.
 
     Args:
-        studies: Of `train/studies.py`: paper, paper-30, paper-l2 and paper-weights.
+        studies: Of `train/studies.py`: paper, paper-30, paper-l2 and paper-weights; empty while not run.
 
     Returns:
         A line of Markdown a claim.
     """
+    if not studies:
+        return [f"- **{claim}.** Not measured yet: `train/studies.py` would." for claim in STUDIED]
     base, longer, regularised, weighted = (
         studies[name] for name in ("paper", "paper-30", "paper-l2", "paper-weights")
     )
@@ -168,26 +86,26 @@ def judge_studies(studies: dict) -> list[str]:
     noise = 100 * math.sqrt(early / 100 * (1 - early / 100) / n)
     before, after = base["validation_clean"], weighted["validation_clean"]
     # FER2013's clean validation has so many of each, whatever reads it
-    cases = _recall(_load(f"{BEST}.paper")["splits"]["validation_clean"])
+    cases = _recall(load(f"{BEST}.paper")["splits"]["validation_clean"])
     gains = {
         name: difference(*((split["recall"][name], cases[name][1]) for split in (after, before)))
         for name in HELPED
     }
     return [
         _claim(
-            "L2 regularisation lowers the validation loss at epoch 20 from 1.8 to under 1.4",
+            STUDIED[0],
             without - with_l2 > (1.8 - 1.4) / 2,
             f"over the last five epochs it is {without:.2f} without and {with_l2:.2f} with a weight decay of "
             f"{regularised['config']['recipe']['weight_decay']:g}; half of the paper's fall would do",
         ),
         _claim(
-            "30 epochs read no better than 20",
+            STUDIED[1],
             True if late - early < noise else False if is_more(gain) else None,
             f"the last five of 20 have {early:.2f} % on average, the last five of 30 {late:.2f} %: "
             f"{_points(gain)}, where a gain within the standard error, {noise:.2f} points, is none",
         ),
         _claim(
-            "Class weights correct in part that fear and disgust are read badly",
+            STUDIED[2],
             every(map(is_more, gains.values())),
             "recall without and with them is "
             + ", ".join(
@@ -204,54 +122,16 @@ def _last(study: dict, key: str) -> float:
     return float(np.mean([line[key] for line in study["history"][-5:]]))
 
 
-def _compared() -> str:
-    found = _load_if_run("compare-paper")
-    if not found:
-        return ""
-    rows = []
-    for pair in found["pairs"]:
-        first, second = pair["models"]
-        better = first if pair["mean"] > 0 else second
-        sure = f"`{better}` is better" if abs(pair["mean"]) > pair["ci95"] else "undecided"
-        rows.append(f"| `{first}` less `{second}` | {pair['mean']:+.2f} | ± {pair['ci95']:.2f} | {sure} |")
-    count = len(found["seeds"])
-    seeds = "one seed" if count == 1 else f"{count} seeds"
-    return COMPARED.format(folds=found["folds"], seeds=seeds, rows="\n".join(rows))
+def judge_claims(test: dict[str, dict], shares: dict) -> list[str]:
+    """What holds of the paper's claims about the four networks, classes, and where they look.
 
+    Args:
+        test: Each network's scores on test, of its results file.
+        shares: Of `train/mean_gradcam.py`.
 
-def _load(name: str) -> dict:
-    return json.loads((RESULTS_DIR / f"{name}.json").read_text())
-
-
-def _load_if_run(name: str) -> dict:
-    """Empty where its script was not run."""
-    return _load(name) if (RESULTS_DIR / f"{name}.json").exists() else {}
-
-
-def _table(results: dict[str, dict]) -> str:
-    crossed = _load("cv-paper")
-    folds = crossed["folds"]
-    rows = [
-        f"| | paper | {folds}-fold cross-validation | both | test | clean test |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for name, row in results.items():
-        splits = row["splits"]
-        both = np.average(
-            [splits[key]["accuracy"] for key in ("validation", "test")],
-            weights=[splits[key]["n"] for key in ("validation", "test")],
-        )
-        cv = crossed["models"].get(name)
-        cell = f"{cv['mean']['accuracy']:.2f} ± {cv['sd']['accuracy']:.2f}" if cv else "not run yet"
-        rows.append(
-            f"| `{name}` | {PAPER[name]} | {cell} | {both:.2f} "
-            f"| {splits['test']['accuracy']:.2f} ± {splits['test']['accuracy_ci95']:.2f} "
-            f"| {splits['test_clean']['accuracy']:.2f} |"
-        )
-    return "\n".join(rows)
-
-
-def _claims(test: dict[str, dict], shares: dict) -> list[str]:
+    Returns:
+        A line of Markdown a claim.
+    """
     best = test[BEST]
     ahead, ahead_by = _beside_others(BEST, test)
     resnet, resnet_by = _beside_others("fer_resnet", test)
@@ -275,7 +155,7 @@ def _claims(test: dict[str, dict], shares: dict) -> list[str]:
     ]
 
 
-def _shift(best: dict, shares: dict) -> str:
+def judge_shift(best: dict, shares: dict) -> str:
     """The paper's statements on classes, as written and with alphabetical folders under FER2013's numbers."""
     statements = {
         f"surprise is read worst, at {LOWEST} %": lambda read: _lowest(best, read["surprise"]),
@@ -284,14 +164,28 @@ def _shift(best: dict, shares: dict) -> str:
         "surprise is seen at the eyes": lambda read: _seen_at(shares, read["surprise"], "eyes"),
     }
     readings = [dict(zip(EXPRESSIONS, names, strict=True)) for names in (EXPRESSIONS, sorted(EXPRESSIONS))]
-    rows, fits = ["| the paper says | as written | shifted |", "|---|---|---|"], [0, 0]
-    for said, judge in statements.items():
-        judged = [judge(read) for read in readings]
-        rows.append(f"| {said} | " + " | ".join(_verdict(*each) for each in judged) + " |")
-        fits = [count + (holds is True) for count, (holds, _) in zip(fits, judged, strict=True)]
-    return (
-        "\n".join(rows) + f"\n\nOf these {len(statements)}, {fits[0]} hold as written and {fits[1]} shifted."
+    judged = {said: [judge(read) for read in readings] for said, judge in statements.items()}
+    rows = ["| the paper says | as written | shifted |", "|---|---|---|"]
+    rows += [f"| {said} | {' | '.join(_verdict(*each) for each in pair)} |" for said, pair in judged.items()]
+    written, shifted = (
+        {verdict: sum(holds is verdict for holds, _ in column) for verdict in (True, None)}
+        for column in zip(*judged.values(), strict=True)
     )
+    found = "fits better" if shifted[True] > written[True] else "does not fit better"
+    recall = _recall(best)
+    return "\n".join(rows) + (
+        f"\n\nOf these {len(judged)}, {written[True]} hold as written and {shifted[True]} shifted; "
+        f"{written[None]} and {shifted[None]} are undecided. The shifted reading {found}. The paper's "
+        f"{LOWEST} % stand beside our {recall['surprise'][0]:.1f} (surprise), {recall['sad'][0]:.1f} (sad)."
+    )
+
+
+def judge_pair(idea: str, first: str, second: str) -> str:
+    """Whether the first of two networks, which differ in one idea, reads better over the folds; Markdown."""
+    gap = _paired(first, second)
+    if gap is None:
+        return f"- **{idea}.** Not measured yet: `{first}` and `{second}` over the same folds would tell."
+    return _claim(idea, is_more(gap), f"`{first}` against `{second}` is {_points(gap)} over the folds")
 
 
 def _lowest(split: dict, name: str) -> tuple[bool | None, str]:
@@ -351,28 +245,28 @@ def _beside_others(name: str, test: dict[str, dict]) -> tuple[list[Interval], st
         gaps = [
             difference((ours["accuracy"], ours["n"]), (row["accuracy"], row["n"])) for row in others.values()
         ]
-    beside = ", ".join(
-        f"{_points(gap)} beside {other} ({row['accuracy']:.2f})"
+    against = ", ".join(
+        f"{_points(gap)} against {other} ({row['accuracy']:.2f})"
         for gap, (other, row) in zip(gaps, others.items(), strict=True)
     )
-    return gaps, f"{name} has {ours['accuracy']:.2f} on test, {where}{beside}"
+    return gaps, f"{name} has {ours['accuracy']:.2f} on test, {where}{against}"
 
 
 def _attention(test: dict[str, dict]) -> tuple[bool | None, str]:
-    """Whether CBAM helps: against the control where folds were compared, else against a remoter network."""
+    """Whether CBAM helps, by the folds of the control; networks that differ in more decide nothing."""
     gains = [_paired(BEST, NO_ATTENTION, name) for name in HELPED]
-    against = "the same network without attention, over the folds"
-    if None in gains:
+    against, measured = "the same network without attention, over the folds", None not in gains
+    if not measured:
         ours, theirs = (_recall(test[name]) for name in (BEST, "fer_kernel_cnn"))
         gains = [difference(ours[name], theirs[name]) for name in HELPED]
-        against = "fer_kernel_cnn on test, one training each; they differ in more than the attention"
+        against = "fer_kernel_cnn on test, one training each, which differs in more than the attention"
     found = ", ".join(f"{name} {_points(gain)}" for name, gain in zip(HELPED, gains, strict=True))
-    return every(map(is_more, gains)), f"{found}, beside {against}"
+    return every(map(is_more, gains)) if measured else None, f"{found}, against {against}"
 
 
 def _paired(first: str, second: str, expression: str | None = None) -> Interval | None:
     """95 % interval of `first` less `second` over the folds, in accuracy or a recall; None: not compared."""
-    for pair in _load_if_run("compare-paper").get("pairs", []):
+    for pair in load_if_run("compare-paper").get("pairs", []):
         if set(pair["models"]) == {first, second}:
             row = pair["recall"][expression] if expression else pair
             mean = row["mean"] if pair["models"][0] == first else -row["mean"]

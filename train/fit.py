@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="parquet of probabilities, of train/cv.py or train/seeds.py",
+        help="parquet of probabilities, of train/cv.py or train/teacher.py",
     )
     add_training_arguments(parser)
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,16 @@ def describe(accelerator: Accelerator) -> str:
     """The hardware in words, for a run's record."""
     if accelerator.device.type == "cuda":
         return f"{accelerator.num_processes} x {torch.cuda.get_device_name()}"
-    return f"{accelerator.num_processes} x {platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{accelerator.num_processes} x {_cpu()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _cpu() -> str:
+    """The CPU's name, where the system tells it, and the widest instructions that torch uses."""
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", file.read_text(), re.M) if file.exists() else []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 @contextmanager

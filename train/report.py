@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import robustness
 from train.cards import card, load_results
-from train.claims import PAPER, curves_of, load_maps, load_studies, page
+from train.claims import PAPER
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces
 from train.files import write_atomic
 from train.gallery import draw_gallery
+from train.paper_page import load_maps, load_studies, page, study_curves
 from train.summary import cells
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -130,7 +131,7 @@ def figures() -> dict[Path, tuple]:
     results = load_results()
     found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
     if studies := load_studies():
-        found[FIGURES_DIR / "studies.png"] = (draw_curves, curves_of(studies))
+        found[FIGURES_DIR / "studies.png"] = (draw_curves, study_curves(studies))
     return found | {
         FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, results, _peers()),
         # last: where it is old, the script ends there

@@ -88,7 +88,7 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
 
 
 def study_step(out: Path, data: dict) -> Step:
-    """Gathers the side studies of `fit_steps`."""
+    """Gathers the side studies of `fit_rounds`."""
     runs = tuple(out / f"{studies.MODEL}-{name}-0" for name in studies.RECIPES)
     return Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)
 

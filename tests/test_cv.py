@@ -148,9 +148,9 @@ def test_killed_in_its_second_fold_and_resumed_is_the_same_to_the_bit(source, cr
 
 
 def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed, exact):
+    # what the folder holds besides is in the summary, too
     done = run(
-        *("train/cv.py", "--model", "fer_cnn", "fer_kernel_cnn", "--data", source),
-        *("--recipe", exact, "--out", crossed),
+        "train/cv.py", "--model", "fer_kernel_cnn", "--data", source, "--recipe", exact, "--out", crossed
     )
     assert done.returncode == 0, done.stderr
     assert "fer_kernel_cnn" in done.stdout and "±" in done.stdout
@@ -161,7 +161,7 @@ def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed,
     summary = json.loads((crossed / "summary.json").read_text())
     (pair,) = compare([summary])["pairs"]
     ours, theirs = ([fold["accuracy"] for fold in summary["models"][n]["folds"]] for n in pair["models"])
-    assert pair["models"] == ["fer_cnn", "fer_kernel_cnn"]
+    assert pair["models"] == ["fer_kernel_cnn", "fer_cnn"]
     assert pair["differences"] == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
     assert summary["models"]["fer_cnn"]["training"]["precision"] == "fp32"
 
@@ -173,6 +173,15 @@ def test_one_fold_alone_is_that_fold_of_all(source, crossed, exact, tmp_path):
     assert "waits for fer_cnn fold 1, fer_cnn fold 3" in done.stdout
     mine, theirs = (folder / "fer_cnn" / "fold-2" / PREDICTIONS for folder in (tmp_path, crossed))
     assert pq.read_table(mine).equals(pq.read_table(theirs))
+
+
+def test_folds_of_different_runs_are_not_joined(source, exact, tmp_path):
+    args = ("train/cv.py", "--model", "fer_cnn", "--folds", 2, "--data", source, "--out", tmp_path)
+    args += ("--recipe", exact, "--epochs", 1)
+    assert run(*args, "--fold", 1).returncode == 0
+    done = run(*args, "--fold", 2, "--seed", 1)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "recipe.seed is 1 in place of 0" in done.stderr and not (tmp_path / "summary.json").exists()
 
 
 def test_folds_in_parallel_are_the_folds_in_turn(source, crossed, exact, tmp_path):

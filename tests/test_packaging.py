@@ -165,3 +165,9 @@ def test_dataset_card_has_the_audits_figures():
         if "train" in overlap["splits"]:
             other = next(split for split in overlap["splits"] if split != "train")
             assert f"{overlap['images'][other]} {other} images" in card.text
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{audit['splits']['train']['repeats']:,} training images repeat" in readme
+    assert f"score {audit['leaking']['stratified']:,} images" in readme
+    assert (
+        f"the {audit['overlaps'][1]['images']['test']} of its {audit['splits']['test']['images']:,}" in readme
+    )

@@ -49,6 +49,7 @@ def test_every_recipe_loads(name):
         ('schedule = "step"', "schedule must be one of constant, cosine, linear"),
         ("warmup_epochs = 20", "fewer than the 20 epochs"),
         ("lr = 0", "above 0"),
+        ('optimizer = "adamm"', "one of timm's .*adam"),
         ("epochs = ", "not valid TOML"),
     ],
 )
@@ -179,8 +180,12 @@ def test_a_recipe_may_name_only_what_differs(tmp_path):
     file.write_text('base = "papier"\n')
     with pytest.raises(RecipeError, match="no recipe 'papier'"):
         load_recipe(str(file))
-    (tmp_path / "other.toml").write_text(f'base = "{file}"\n')
-    for base in (file, tmp_path / "other.toml"):
+    other = tmp_path / "other.toml"
+    file.write_text('base = "other.toml"\n')  # beside it
+    other.write_text('base = "paper"\nlr = 0.5\n')
+    assert load_recipe(str(file)).lr == 0.5
+    other.write_text('base = "mine.toml"\n')
+    for base in ("mine.toml", "other.toml"):
         file.write_text(f'base = "{base}"\n')
         with pytest.raises(RecipeError, match="is based on itself"):
             load_recipe(str(file))

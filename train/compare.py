@@ -7,7 +7,7 @@ Each argument is a folder that `train/cv.py` filled, or a summary of one; those 
 models may be trained one after the other and on several machines. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52). The first seed's summary and learning curves are kept beside the comparison.
+Machine Learning 52). The first seed's summary is kept beside the comparison.
 """
 
 import json
@@ -22,11 +22,9 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
-from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 from train.recipe import load_recipe, settings_of
-from train.summary import curves_of
 
 # What compared models have in common besides their settings, seed and precision apart.
 CONDITIONS = ("recipe", "folds", "train_images", "data", "input_size", "pretrained")
@@ -139,7 +137,6 @@ def main() -> None:
             _check_whole(summary)
     for name, content in (("compare", compared), ("cv", summaries[0])):
         write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
-    draw_curves(curves_of(summaries[0]), args.results / f"cv-{recipe}.png")
     print(table(compared))
 
 
@@ -156,8 +153,8 @@ def _read(path: Path) -> dict:
         raise CompareError(f"{path} has no summary.json: is its cross-validation finished?") from error
     except (OSError, ValueError) as error:
         raise CompareError(f"{file} is no summary of train/cv.py ({error})") from error
-    if not isinstance(summary, dict) or not summary.keys() >= {"recipe", "folds", "settings", "models"}:
-        raise CompareError(f"{file} is no summary of train/cv.py: it lacks recipe, folds, settings or models")
+    if missing := sorted({*CONDITIONS, "settings", "models"} - {*summary}):
+        raise CompareError(f"{file} is no summary of train/cv.py: it lacks {', '.join(missing)}")
     return summary
 
 

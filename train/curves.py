@@ -7,8 +7,8 @@ from train.figures import new_figure, save
 
 PANELS = (
     ("loss", "training loss"),
-    ("val_loss", "validation loss"),
-    ("val_accuracy", "validation accuracy, %"),
+    ("val_loss", "loss on clean validation"),
+    ("val_accuracy", "accuracy on clean validation, %"),
 )
 
 

@@ -32,10 +32,10 @@ from train.dataset import Fer2013
 from train.engine import predict
 from train.files import write_atomic
 from train.fit import train_model
-from train.hardware import create_accelerator
+from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
 from train.recipe import Recipe
-from train.run_dir import finished
+from train.run_dir import RunError, changed, finished
 from train.summary import curves_of, summarize, table
 from train.teacher import write_probabilities, write_table
 
@@ -61,6 +61,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     recipe = recipe_of(args)
+    args.model = list(dict.fromkeys(args.model))
     for name in args.model:
         check_name(name)
         if args.pretrained and name.startswith("fer_"):
@@ -120,8 +121,9 @@ def train_fold(
     if file.exists():
         return
     rows = np.flatnonzero(held_out)
-    images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
-    logits = predict(model.to(accelerator.device), images, accelerator).cpu()
+    with out_of_memory(recipe.batch_size):
+        images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
+        logits = predict(model.to(accelerator.device), images, accelerator).cpu()
     if accelerator.is_main_process:
         probs = logits.softmax(1).numpy()
         write_probabilities(file, rows, train[rows], probs, fold=np.full(len(rows), fold))
@@ -129,21 +131,51 @@ def train_fold(
 
 
 def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
-    """Joins the folds' predictions, and writes and prints what they amount to."""
-    runs, predictions = {}, {}
-    for name in models:
-        runs[name] = [out / name / f"fold-{fold}" for fold in range(1, folds + 1)]
-        parts = [pq.read_table(run_dir / PREDICTIONS) for run_dir in runs[name]]
-        joined = pa.concat_tables(parts).sort_by("image")
+    """Joins the folds' predictions, and writes and prints what they amount to.
+
+    Args:
+        out: The folder of all runs.
+        models: Those whose folds are finished; others of the same settings in there are summarised, too.
+        folds: Their number.
+        config: What goes into the summary beside the runs' own settings.
+
+    Raises:
+        RunError: A fold is of another run: of another seed, recipe, data, versions or precision.
+    """
+    runs = {name: _runs(out, name, folds) for name in models}
+    first = runs[models[0]][0]
+    run_config, _ = finished(first)
+    for run_dir in (run_dir for parts in runs.values() for run_dir in parts):
+        if found := _differences(run_config, run_dir):
+            raise RunError(f"{run_dir} is another run than {first}: {'; '.join(found)}")
+    for name in sorted(path.name for path in out.iterdir() if path.name not in runs):
+        parts = _runs(out, name, folds)
+        if all((part / PREDICTIONS).exists() and not _differences(run_config, part) for part in parts):
+            runs[name] = parts
+    predictions = {}
+    for name, parts in runs.items():
+        joined = pa.concat_tables([pq.read_table(part / PREDICTIONS) for part in parts]).sort_by("image")
         predictions[name] = joined
         write_table(out / name / PREDICTIONS, joined)
-    run_config, _ = finished(runs[models[0]][0])
     common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     draw_curves(curves_of(summary), out / "curves.png")
     print(table(summary))
     print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")
+
+
+def _runs(out: Path, name: str, folds: int) -> list[Path]:
+    return [out / name / f"fold-{fold}" for fold in range(1, folds + 1)]
+
+
+def _differences(config: dict, run_dir: Path) -> list[str]:
+    """In what the settings of a finished run differ from a config, but in network and fold."""
+    return [
+        f"{key} is {theirs} in place of {ours}"
+        for key, ours, theirs in changed(config, finished(run_dir)[0])
+        if key not in ("model", "fold", "compile")
+    ]
 
 
 def _take_apart() -> tuple[int, int]:

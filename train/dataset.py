@@ -129,6 +129,12 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     train = splits["train"]
     if "validation" in splits:
         return train, splits["validation"], names
+    counts = np.bincount(train.labels, minlength=len(names))
+    if counts.min() < HOLD_OUT:
+        raise DataError(
+            f"{folder}: {names[counts.argmin()]} has {counts.min()} images: at least {HOLD_OUT} are needed, "
+            "or folders train and validation"
+        )
     held_out = leak_free_folds(train.labels, train.hashes, HOLD_OUT) == 0
     return train[~held_out], train[held_out], names
 

@@ -36,7 +36,7 @@ from train.hardware import describe
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError
 
-EVAL_BATCH = 512
+EVAL_BATCH = 512  # images of 48x48 pixels; fewer of larger ones
 
 # Images that a run must see before the half minute that torch.compile takes is won back.
 COMPILE_PAYS = 50_000
@@ -117,14 +117,29 @@ def fit(
 
     # else Accelerate saves an earlier fold's network too, and resumes with that one in place of ours
     accelerator.free_memory()
-    trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
+    with run.locked():
+        trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
+        result = _train(trainer, validation, run, config)
+    model.load_state_dict(run.weights())
+    return result
+
+
+def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> dict:
+    """Trains the epochs that are missing; returns the run's result."""
+    recipe, accelerator = trainer.recipe, trainer.accelerator
+    name = f"{config['model']}, fold {trainer.fold}" if trainer.fold else run.path.name
     history, best = run.resume(trainer.ema)
     if accelerator.log_with:
         flat = {f"recipe/{key}": str(value) for key, value in asdict(recipe).items()}
-        name = f"{config['model']}-{out.name}" if fold else out.name
-        accelerator.init_trackers(name, flat | {"model": str(config.get("model"))})
+        # what tensorboard takes for a folder's name is that of a project to the others
+        folder = name.replace(", ", "-").replace(" ", "-")
+        accelerator.init_trackers(
+            folder if "tensorboard" in accelerator.log_with else "fer-zoo",
+            flat | {"model": str(config.get("model"))},
+            {"wandb": {"name": folder}, "trackio": {"name": folder}},
+        )
     with tqdm(
-        desc=out.name,
+        desc=name,
         total=recipe.epochs * trainer.images,
         initial=len(history) * trainer.images,
         unit="img",
@@ -155,7 +170,7 @@ def fit(
             accelerator.log({key: value for key, value in line.items() if key != "epoch"}, step=epoch + 1)
             bar.set_postfix(loss=f"{loss:.3f}", val=f"{line['val_accuracy']:.2f}%")
             if accelerator.is_main_process:
-                bar.write(_line(line, recipe.epochs, trainer.images))
+                bar.write(f"{name}: {_line(line, recipe.epochs, trainer.images)}")
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers.clear()  # else the next fold is logged here, too
@@ -164,13 +179,12 @@ def fit(
     result = {
         "best": history[best],
         "epochs": recipe.epochs,
-        "train_images": len(train),
+        "train_images": len(trainer.train),
         "validation_images": len(validation),
         "train_seconds": seconds,
         "images_per_second": recipe.epochs * trainer.images / seconds,
     }
     run.finish(result)
-    model.load_state_dict(run.weights())
     return result
 
 
@@ -348,7 +362,7 @@ def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | N
     size = model.pretrained_cfg["input_size"][1:]
     logits = []
     with torch.compiler.set_stance("force_eager"):
-        for part in rows.split(EVAL_BATCH):
+        for part in rows.split(max(1, EVAL_BATCH * 48**2 // math.prod(size))):
             x = images[part]
             if x.shape[2:] != size:
                 x = F.interpolate(x.float(), size, mode="bilinear", align_corners=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from train.evaluate import RESULTS_DIR
 
 FIGURES_DIR = RESULTS_DIR.parent / "figures"
 DIGEST = "Source"  # PNG text that holds the digest
-DRAWING = 2  # part of the digest: one more when what draws changes, and every older figure is old
+DRAWING = 3  # part of the digest: one more when what draws changes, and every older figure is old
 
 
 def digest(*shown: object) -> str:
@@ -53,7 +54,8 @@ def draw_model(results: dict, file: Path) -> None:
     left.set(title="Confusion, % of each true expression", xlabel="predicted", ylabel="true")
 
     recalls = [clean["recall"][name] for name in EXPRESSIONS]
-    bars = middle.barh(EXPRESSIONS, recalls, color=[COLORS[name] for name in EXPRESSIONS])
+    rows = [f"{name}\nn = {count}" for name, count in zip(EXPRESSIONS, confusion.sum(1), strict=True)]
+    bars = middle.barh(rows, recalls, color=[COLORS[name] for name in EXPRESSIONS])
     middle.bar_label(bars, fmt="%.0f", padding=3)
     middle.invert_yaxis()
     middle.set(title="Recall, %", xlim=(0, 100))
@@ -64,65 +66,100 @@ def draw_model(results: dict, file: Path) -> None:
     if uncalibrated["nll"] != splits[split]["nll"]:
         _reliability(right, uncalibrated, "before the temperature", "0.5")
     _reliability(right, splits[split], "as shipped", "C0")
-    right.set(title=f"Reliability, {split.replace('_clean', '')}", xlabel="confidence", ylabel="accuracy")
+    where = {"test_clean": "clean test", "validation_clean": "clean validation"}[split]
+    right.set(title=f"Reliability on {where}", xlabel="confidence", ylabel="accuracy")
     right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below: no corner is free of points
     figure.suptitle(f"{results['model']} on clean test: {clean['accuracy']:.2f} % of {clean['n']:,} images")
     save(figure, file, results)
 
 
-def draw_costs(results: list[dict], peers: list[dict], file: Path) -> None:
-    """Accuracy on the whole test split against parameters, ours and other packages'.
+def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], file: Path) -> None:
+    """Accuracy on the whole test split against parameters and time, ours and other packages'.
 
     Args:
         results: Results files' contents.
         peers: Of model_cards/results/peers.json.
+        times: Milliseconds a face of each of ours, by ONNX.
         file: The PNG to write.
     """
-    figure = new_figure(9, 6)
-    axes = figure.subplots()
-    names = []
-    for row in results:
-        test, at = row["splits"]["test"], (row["parameters"], row["splits"]["test"]["accuracy"])
-        axes.errorbar(*at, test["accuracy_ci95"], fmt="o", color="C0", capsize=3)
-        names.append((at, test["accuracy_ci95"], row["model"], dict(color="C0", weight="bold")))
-    for peer in peers:
-        at = peer["parameters"], peer["accuracy"]
-        axes.plot(*at, "s", color="0.55")
-        which = "" if peer["weights"] == "default" else f"\n{peer['weights']}"
-        names.append((at, 0, peer["package"] + which, dict(color="0.4")))
-    axes.plot([], [], "o", color="C0", label="fer-zoo, with the 95 % interval")
-    axes.plot([], [], "s", color="0.55", label="other packages, measured by us")
-    axes.set(xscale="log", xlabel="parameters", ylabel="accuracy on test (3,589 images), %")
-    axes.set_title("FER2013: accuracy against size, fer-zoo and other packages")
-    left, right = axes.get_xlim()
-    axes.set_xlim(left / 2, right * 3)  # room for names
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
-    _write_names(axes, names)
-    save(figure, file, results, peers)
+    from adjustText import adjust_text
+
+    n = results[0]["splits"]["test"]["n"]
+    ours = [(row["model"], row["splits"]["test"]["accuracy"]) for row in results]
+    others = [
+        (peer["package"] + ("" if peer["weights"] == "default" else f"\n{peer['weights']}"), peer["accuracy"])
+        for peer in peers
+    ]
+    costs = {
+        "parameters": [row["parameters"] for row in (*results, *peers)],
+        "ms a face, one at a time (fer-zoo: the network by ONNX;\n"
+        "others: with their preprocessing, in another run)": [
+            *(times[name] for name, _ in ours),
+            *(peer["batch1_ms"] for peer in peers),
+        ],
+    }
+    figure = new_figure(15, 6.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (title, values) in zip(panels, costs.items(), strict=True):
+        axes.set(xscale="log", xlabel=title, xlim=(min(values) / 3, max(values) * 4))  # room for names
+        for points, marker, color, label in (
+            (ours, "o", "C0", "fer-zoo"),
+            (others, "s", "0.45", "other packages, measured by us"),
+        ):
+            x, values = values[: len(points)], values[len(points) :]
+            y = [accuracy for _, accuracy in points]
+            axes.plot(x, y, marker, color=color, label=label)
+            for *at, (name, _) in zip(x, y, points, strict=True):
+                axes.text(*at, name, color=color, fontsize=8)
+        axes.grid(alpha=0.3)
+    panels[0].margins(y=0.1)
+    panels[0].legend(loc="lower left")
+    figure.draw_without_rendering()  # lays it out, so that pixels are known
+    for axes in panels:
+        points = np.concatenate([line.get_xydata() for line in axes.lines])
+        line = dict(arrowstyle="-", color="0.7", lw=0.7)
+        adjust_text(axes.texts, *points.T, ax=axes, expand=(1.1, 1.5), iter_lim=1000, arrowprops=line)
+    halves = [half_interval(accuracy, n) for _, accuracy in (*ours, *others)]
+    panels[0].set_ylabel(f"accuracy on test, %, each ± {min(halves):.1f} to {max(halves):.1f} (95 %)")
+    figure.suptitle("FER2013: accuracy against size and time, fer-zoo and other packages")
+    save(figure, file, results, peers, times)
 
 
-def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
-    """A face an expression: the mean of its faces, and on it the mean Grad-CAM.
+def half_interval(percent: float, n: int) -> float:
+    """Half the 95 % interval of a share of n cases, in points, as `fer_zoo.metrics.scores` has it."""
+    return 1.96 * math.sqrt(percent * (100 - percent) / n)
+
+
+def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, ...]], file: Path) -> None:
+    """A face an expression: the mean of its faces, on it the mean Grad-CAM, and the bands of eyes and mouth.
 
     Args:
         results: Of `train/mean_gradcam.py`.
-        means: Mean face, 0 to 255, and mean map, both float (H, W), by expression.
+        means: By expression: the mean face, 0 to 255, and the mean map, both float (H, W), and how often a
+            row of pixels lies in each band, float (2, H), 0 to 1.
         file: The PNG to write.
     """
-    figure = new_figure(2.1 * len(means), 2.9)
-    for axes, (name, (face, heat)) in zip(figure.subplots(1, len(means)), means.items(), strict=True):
+    figure = new_figure(2.1 * len(means), 3.7)
+    for axes, (name, (face, heat, inside)) in zip(figure.subplots(1, len(means)), means.items(), strict=True):
         axes.imshow(face, cmap="gray")
         axes.imshow(heat, cmap="inferno", alpha=0.55)
-        shares = results["shares"][name]
+        for rows, style in zip(inside, ("--", ":"), strict=True):
+            band = np.flatnonzero(rows >= rows.max() / 2)
+            for edge in (band[0] - 0.5, band[-1] + 0.5):
+                axes.axhline(edge, color="white", linestyle=style, linewidth=1)
+        row = results["shares"][name]
         axes.set_title(name)
-        count = f"n = {shares['faces']}" + (f", {shares['of_train']} of train" if shares["of_train"] else "")
-        axes.set_xlabel(f"eyes {shares['eyes']:.0f} %, mouth {shares['mouth']:.0f} %\n{count}")
+        count = f"n = {row['faces']}" + (f", {row['of_train']} of train" if row["of_train"] else "")
+        shares = [
+            f"{part} {row[part]:.0f} % (even: {row[f'area_{part}']:.0f} %)" for part in ("eyes", "mouth")
+        ]
+        axes.set_xlabel("\n".join([*shares, count]))
         axes.set(xticks=[], yticks=[])
     figure.suptitle(
-        f"Mean Grad-CAM of {results['model']} on the mean face of each expression, "
-        "and its shares in the bands of eyes and mouth"
+        f"Mean Grad-CAM of {results['model']} on the mean face of each expression, each in its own colours;\n"
+        "its share in the bands of eyes (dashed) and mouth (dotted), and what an even map would have",
+        fontsize=10,
     )
     save(figure, file, results)
 
@@ -159,34 +196,3 @@ def _reliability(axes: object, figures: dict, label: str, color: str) -> None:
         color=color,
         label=f"{label}: ECE {figures['ece']:.1f} %",
     )
-
-
-# Where a name may stand beside its point, in points: to the right or left, level, higher or lower.
-_BESIDE = [(dx, dy) for dy in (0, 7, -7, 14, -14, 21, -21) for dx in (8, -8, 16, -16)]
-
-
-def _write_names(axes: object, names: list[tuple[tuple[float, float], float, str, dict]]) -> None:
-    """Writes each point's name where it covers neither a point nor another name nor the legend.
-
-    Args:
-        axes: With all points, limits and the legend.
-        names: Of each point: x and y, half the height of its interval, the name, and the text's style.
-    """
-    from matplotlib.transforms import Bbox
-
-    axes.figure.draw_without_rendering()  # lays it out, so that pixels are known
-    taken = [axes.get_legend().get_window_extent()]
-    for (x, y), half, _, _ in names:
-        ends = axes.transData.transform([(x, y - half), (x, y + half)])
-        taken.append(Bbox(ends).padded(6))
-    for at, _, name, style in names:
-        text = axes.annotate(
-            name, at, _BESIDE[0], textcoords="offset points", fontsize=8, va="center", **style
-        )
-        for text.xyann in _BESIDE:
-            text.set_ha("left" if text.xyann[0] > 0 else "right")
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(box)

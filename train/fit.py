@@ -187,9 +187,13 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
 
 
 def git_revision() -> str | None:
-    """The commit of this checkout, or None outside one."""
+    """The commit of this checkout, or None outside one or without git."""
     root = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
     return done.stdout.strip() or None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 
 from train.recipe import Recipe
 from train.run_dir import RunError
@@ -31,6 +32,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
     try:
         accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=folder)
     except (ValueError, ImportError) as error:
+        if not tracker:
+            raise
         raise RunError(f"the tracker {tracker!r} cannot be used: {error}") from error
     if tracker and not accelerator.log_with:
         raise RunError(f"the tracker {tracker!r} is not installed: pip install {tracker}")
@@ -45,7 +48,7 @@ def choose_precision(recipe: Recipe) -> Recipe:
     """
     if recipe.precision != "auto":
         return recipe
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # older torch does not tell: fp32 is never wrong
@@ -78,10 +81,8 @@ def out_of_memory(batch_size: int) -> Iterator[None]:
     except RuntimeError as error:  # the CPU's allocator has no class of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        smaller = max(1, batch_size // 2)
-        raise RunError(
-            f"out of memory at a batch size of {batch_size}: try --batch-size {smaller}"
-        ) from error
+        less = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --input-size or model"
+        raise RunError(f"out of memory at a batch size of {batch_size}: try {less}") from error
 
 
 def keep_freed_memory() -> None:

@@ -130,7 +130,7 @@ def main() -> None:
         if not len(images):
             raise ValueError(f"eyes and mouth are found on no face that is {name}")
         found[name] = {"faces": len(images), "of_train": missing} | shares_of(maps, inside)
-        means[name] = (images.mean(0), maps.mean(0))
+        means[name] = (images.mean(0), maps.mean(0), inside.mean(0))
     results = {
         "model": weights.stem,
         "sha256": sha256(weights),

@@ -1,7 +1,5 @@
 """The course paper's figures and claims beside ours, as a page that the results files fill."""
 
-import math
-
 from train.claims import (
     BEST,
     CLEARLY,
@@ -14,6 +12,7 @@ from train.claims import (
     load,
     load_if_run,
 )
+from train.figures import half_interval
 
 PAGE = """\
 # The course paper, checked
@@ -154,7 +153,7 @@ def _both(splits: dict) -> tuple[float, float]:
     parts = [splits[key] for key in ("validation", "test")]
     n = sum(part["n"] for part in parts)
     share = sum(part["n"] * part["accuracy"] for part in parts) / n
-    return share, 1.96 * math.sqrt(share * (100 - share) / n)
+    return share, half_interval(share, n)
 
 
 def _leaders(results: dict[str, dict]) -> str:

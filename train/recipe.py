@@ -6,6 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from timm.optim import list_optimizers
+
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -103,6 +105,9 @@ class Recipe:
             low, high = getattr(self, key)
             if not 0 < low <= high:
                 raise RecipeError(f"{key} must be a least and a largest number above 0, not {[low, high]}")
+        if self.optimizer.removeprefix("lookahead_") not in (known := list_optimizers()):
+            near = ", ".join(difflib.get_close_matches(self.optimizer, known)) or "adam, adamw, sgd, ..."
+            raise RecipeError(f"optimizer must be one of timm's ({near}), not {self.optimizer!r}")
         if self.lr <= 0:
             raise RecipeError(f"lr must be above 0, not {self.lr}")
         if self.warmup_epochs >= self.epochs > 1 or self.warmup_epochs > self.epochs:
@@ -115,18 +120,19 @@ class Recipe:
 def load_recipe(name: str, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.
 
-    A file may name another as its `base`, and that a further one: it then says only what differs.
+    A file may name another as its `base`, a recipe's name or a path from where the file lies, and that a
+    further one: it then says only what differs.
 
     Raises:
         RecipeError: No such recipe, no valid TOML, an unknown key, or a value of the wrong type or range.
     """
     path, values = _read(name)
-    read = {path}
+    read = [path]
     while base := values.pop("base", None):
-        lower, below = _read(base)
+        lower, below = _read(base, read[-1].parent)
         if lower in read:
             raise RecipeError(f"{path.name} is based on itself, by way of {lower.name}")
-        read.add(lower)
+        read.append(lower)
         values = below | values
     values |= {key: value for key, value in overrides.items() if value is not None}
     if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short
@@ -146,8 +152,9 @@ def settings_of(record: dict) -> dict:
     return dataclasses.asdict(Recipe()) | record
 
 
-def _read(name: object) -> tuple[Path, dict]:
-    path = Path(str(name)) if str(name).endswith(".toml") else RECIPES_DIR / f"{name}.toml"
+def _read(name: object, folder: Path = Path()) -> tuple[Path, dict]:
+    """A recipe file's path and content; `folder` is where a relative path starts."""
+    path = folder / str(name) if str(name).endswith(".toml") else RECIPES_DIR / f"{name}.toml"
     try:
         return path, tomllib.loads(path.read_text())
     except FileNotFoundError:

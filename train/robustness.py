@@ -162,7 +162,7 @@ def table() -> str:
         ("merit", "mean of both"),
     ):
         lines.append(f"| **{title}** | " + " | ".join(f"**{found[name][key]:.1f}**" for name in names) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"The highest mean of both is that of `{names[0]}`: it is the default."])
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ history.jsonl      a line an epoch
 checkpoint-NNN/    the state after epoch NNN, complete or absent; only the newest is kept
 model.safetensors  the weights of the best epoch
 result.json        what `fit` returns; written last, so its presence means that the run is finished
+lock               held by the process that trains, and free once that ends in whatever way
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -77,25 +79,45 @@ class RunDir:
         config = json.loads(json.dumps(config))
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            if accelerator.is_main_process and not file.exists():
+        # one that did not come as far as a checkpoint may be tried again with other settings
+        if accelerator.is_main_process and not (self._checkpoints() or (path / RESULT).exists()):
+            with self.locked(), _writing(path):
                 write_atomic(file, json.dumps(config, indent=2) + "\n")
         accelerator.wait_for_everyone()
         try:
+            self.digest = sha256(file)
             stored = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
         if "recipe" in stored:
             stored["recipe"] = settings_of(stored["recipe"])
-        changes = [change for change in _changes(stored, config) if change.split()[0] not in RECORDS]
-        if changes:
-            raise RunError(
-                f"{path} holds another run: {'; '.join(changes)}. Choose another --out, or remove it"
-            )
+        if found := list(changed(stored, config)):
+            changes = "; ".join(f"{key} is {there} there and {now} now" for key, there, now in found)
+            raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it")
 
     def result(self) -> dict | None:
         """What a finished run returned; None while it is not finished."""
         file = self.path / RESULT
         return json.loads(file.read_text()) if file.exists() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other trainings out of this directory.
+
+        Raises:
+            RunError: One is in there.
+        """
+        lock = FileLock(self.path / "lock")
+        if self.accelerator.is_main_process:
+            with _writing(self.path):
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout as error:
+                    raise RunError(f"another process trains in {self.path}, choose another --out") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What `read_weights` reads."""
@@ -126,7 +148,8 @@ class RunDir:
                     shutil.copy(older[-1] / "best.safetensors", partial)
                 if averaged is not None:
                     _save(averaged, partial / "ema.safetensors")
-                (partial / "progress.json").write_text(json.dumps({"history": history, "best": best}))
+                progress = {"history": history, "best": best, "config": self.digest}
+                (partial / "progress.json").write_text(json.dumps(progress))
                 manifest = {file.name: sha256(file) for file in sorted(partial.iterdir())}
                 (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
                 # first, so that the last epoch's line is never missing: an epoch done again writes it again
@@ -141,7 +164,7 @@ class RunDir:
         """Loads the newest checkpoint, if there is one, and returns its history and best epoch's index.
 
         Raises:
-            RunError: The checkpoint is torn, changed, or holds files that no run of ours wrote.
+            RunError: The checkpoint is torn, changed, of another run, or holds files that none of ours wrote.
         """
         checkpoints = self._checkpoints()
         if not checkpoints:
@@ -155,10 +178,12 @@ class RunDir:
             whole, foreign = False, set()
         if not whole or foreign:
             raise RunError(f"{newest} is damaged or not ours: remove it to start the run anew")
+        progress = json.loads((newest / "progress.json").read_text())
+        if progress.get("config", self.digest) != self.digest:
+            raise RunError(f"{newest} is of another run: remove it to start this one anew")
         self.accelerator.load_state(str(newest))
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))
-        progress = json.loads((newest / "progress.json").read_text())
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
         return progress["history"], progress["best"]
 
@@ -171,7 +196,8 @@ class RunDir:
                 with atomic(self.path / WEIGHTS) as partial:
                     shutil.copyfile(newest / "best.safetensors", partial)
                 write_atomic(self.path / RESULT, json.dumps(result, indent=2) + "\n")
-            shutil.rmtree(newest)
+            for path in self.path.glob("checkpoint-*"):  # a kill may have left more than one
+                shutil.rmtree(path)
         self.accelerator.wait_for_everyone()
 
     def _checkpoints(self) -> list[Path]:
@@ -182,14 +208,14 @@ def _save(model: nn.Module, path: Path) -> None:
     save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
 
 
-def _changes(stored: dict, config: dict, prefix: str = "") -> Iterator[str]:
-    """ "key is A there and B now" of everything in which two configs differ, nested keys with a dot."""
-    for key in sorted(stored | config):
-        there, now = stored.get(key), config.get(key)
-        if isinstance(there, dict) and isinstance(now, dict):
-            yield from _changes(there, now, f"{prefix}{key}.")
-        elif there != now:
-            yield f"{prefix}{key} is {there} there and {now} now"
+def changed(first: dict, second: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """Key and both values of everything but records in which two configs differ, nested keys with a dot."""
+    for key in sorted((first | second).keys() - set(RECORDS)):
+        ours, theirs = first.get(key), second.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from changed(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            yield f"{prefix}{key}", ours, theirs
 
 
 @contextmanager
@@ -203,7 +229,7 @@ def _writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write the run to {path}: {error}") from error
     except RuntimeError as error:
-        if "write" not in str(error):
+        if not any(sign in str(error) for sign in ("write", "iostream", "inline_container")):
             raise
         reason = str(error).splitlines()[0]
         raise RunError(f"cannot write the run to {path} ({reason}): is the disk full?") from error

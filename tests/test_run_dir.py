@@ -1,0 +1,118 @@
+"""The directory of a run: what disturbs a training, and what is left of it."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from launch import interrupt, run
+from safetensors.torch import load_file
+
+import train.cli
+import train.fit
+from train.run_dir import WEIGHTS
+
+# Between the size of the weights, 5 MB, and that of Adam's state, 10 MB: each is written by another library.
+LIMITS = [1_000_000, 7_000_000]
+
+
+def fit_args(source: Path, out: Path, *more: object, epochs: int = 3) -> tuple:
+    return ("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", epochs, "--out", out, *more)
+
+
+def refusal(done: object) -> str:
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+def test_a_training_stopped_at_any_rename_goes_on(source, tmp_path, monkeypatch):
+    """One more rename is allowed each time: of config, history and checkpoint, weights and result."""
+
+    def fit(out: Path, renames: int) -> int | None:
+        left = iter(range(renames))
+
+        def limited(*args: object) -> None:
+            if next(left, None) is None:
+                raise OSError("the machine is taken away")
+            rename(*args)
+
+        monkeypatch.setattr(os, "replace", limited)
+        monkeypatch.setattr(sys, "argv", [*map(str, fit_args(source, out, epochs=2))])
+        with pytest.raises(SystemExit) as stopped:
+            train.cli.run(train.fit.main)
+        return stopped.value.code
+
+    rename = os.replace
+    needed = 7
+    assert not fit(tmp_path / "whole", needed)
+    whole = load_file(tmp_path / "whole" / WEIGHTS)
+    for renames in range(needed):
+        out = tmp_path / f"stopped-{renames}"
+        assert fit(out, renames) == 2
+        assert not fit(out, needed), renames
+        assert all(torch.equal(load_file(out / WEIGHTS)[key], value) for key, value in whole.items())
+        assert not list(out.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("harm", ["torn", "foreign", "no manifest", "of another run"])
+def test_a_damaged_checkpoint_is_refused(source, tmp_path, harm):
+    out = tmp_path / "run"
+    interrupt(fit_args(source, out), out, signal.SIGKILL)
+    checkpoint = max(out.glob("checkpoint-????"))
+    says = "damaged or not ours"
+    if harm == "torn":
+        (checkpoint / "optimizer.bin").write_bytes((checkpoint / "optimizer.bin").read_bytes()[:-1])
+    elif harm == "foreign":
+        (checkpoint / "more.pkl").write_bytes(b"not what was written")
+    elif harm == "no manifest":
+        (checkpoint / "manifest.json").unlink()
+    else:
+        other, says = tmp_path / "other", "is of another run"
+        interrupt(fit_args(source, other, "--seed", 1), other, signal.SIGKILL)
+        shutil.rmtree(checkpoint)
+        shutil.copytree(max(other.glob("checkpoint-????")), checkpoint)
+    assert says in refusal(run(*fit_args(source, out)))
+
+
+def test_a_run_that_never_came_to_a_checkpoint_may_be_tried_otherwise(source, tmp_path):
+    recipe = tmp_path / "hot.toml"
+    recipe.write_text('base = "paper"\nlr = 1e30\n')
+    out = tmp_path / "run"
+    assert "try a lower lr" in refusal(run(*fit_args(source, out, "--recipe", recipe, epochs=1)))
+    done = run(*fit_args(source, out, epochs=1))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "config.json").read_text())["recipe"]["lr"] == 0.001
+    says = refusal(run(*fit_args(source, out, epochs=4)))
+    assert "recipe.epochs is 1 there and 4 now" in says
+
+
+def test_one_training_at_a_time(source, tmp_path):
+    with FileLock(tmp_path / "lock"):
+        assert "another process trains in" in refusal(run(*fit_args(source, tmp_path, epochs=1)))
+    assert run(*fit_args(source, tmp_path, epochs=1)).returncode == 0
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_disk_that_is_full_is_one_sentence(source, tmp_path, limit):
+    """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
+    script = (
+        f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    assert "cannot write the run to" in refusal(run("-c", script, *fit_args(source, tmp_path / "run")))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(source, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write the run to" in refusal(run(*fit_args(source, tmp_path / "file" / "run")))
+
+
+def test_a_machine_without_git(source, tmp_path):
+    done = run(*fit_args(source, tmp_path / "run", epochs=1), PATH="/nonexistent")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["git"] is None

@@ -15,6 +15,7 @@ from . import __version__
 from .faces import DETECTORS, DetectorError
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--int8",
         type=Path,
         metavar="FOLDER",
-        help="in 8 bits; the folder holds a hundred or more pictures of one face each, to calibrate with",
+        help="in 8 bits; the folder holds a hundred or more cut-out faces, to calibrate with",
     )
     export.set_defaults(run=_export)
 
@@ -159,9 +160,13 @@ def _export(args: argparse.Namespace) -> int:
             export_onnx(model, args.out)
         else:
             photos, _ = _photos([args.int8])
-            faces = [load_image(photo) for photo in photos]
-            if not faces:
+            if not photos:
                 return _complain(f"There is no image in the folder '{args.int8}'.")
+            # at the network's own size at once: photos may be large, and many
+            size = model.pretrained_cfg["input_size"][:0:-1]
+            faces = [load_image(photo).resize(size) for photo in photos[:MOST_FACES]]
+            if len(faces) < ENOUGH_FACES:
+                print(f"fer-zoo: {len(faces)} faces are few: give {ENOUGH_FACES} or more", file=sys.stderr)
             with TemporaryDirectory() as folder:
                 export_onnx(model, Path(folder) / "model.onnx")
                 quantize_onnx(Path(folder) / "model.onnx", args.out, faces)

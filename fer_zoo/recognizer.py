@@ -91,8 +91,8 @@ class Recognizer:
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
         faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
         device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
-        backend: "torch", or "onnx" to run the model by onnxruntime, about twice as fast for one face on a
-            CPU; it then cannot be explained. An `.onnx` file runs so in any case.
+        backend: "torch", or "onnx" to run the model by onnxruntime, two to three times as fast for one face
+            on a CPU; it then cannot be explained. An `.onnx` file runs so in any case.
 
     Raises:
         ModelError: No such model, its weights cannot be had, or it has no names for its classes.

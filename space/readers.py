@@ -36,7 +36,7 @@ DELETED = "This photo was deleted in the meantime; please add it again."
 # Weights that need no download, best architecture first. Visitors choose among these only.
 MODELS = sorted(
     (name for name in timm.list_pretrained("fer_*") if timm.get_pretrained_cfg(name).file),
-    key=lambda name: PREFERRED.index(name.partition(".")[0]),
+    key=lambda name: (*PREFERRED, name.partition(".")[0]).index(name.partition(".")[0]),
 )
 
 

@@ -44,9 +44,10 @@ its images.
 
 @cache
 def results() -> dict[str, dict]:
-    """The results file of every model that visitors can choose, in their order."""
+    """The results file of every model that visitors can choose, once scored on test, in their order."""
     files = {model: RESULTS / f"{model}.json" for model in MODELS}
-    return {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
+    found = {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
+    return {model: result for model, result in found.items() if "test_clean" in result["splits"]}
 
 
 def table() -> str:

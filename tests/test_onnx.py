@@ -106,6 +106,7 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     out, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     assert cli.main(["export", "fer_cnn", "--out", str(out)]) == 0
     assert cli.main(["export", "fer_cnn", "--out", str(small), "--int8", str(folder)]) == 0
+    assert "20 faces are few: give 100 or more" in capsys.readouterr().err
     assert small.stat().st_size < out.stat().st_size
     assert (
         cli.main(["predict", str(folder / "0.png"), "--model", str(out), "--faces", "whole", "--json"]) == 0

@@ -115,7 +115,10 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
-        json.dumps({"seeds": [0, 1], "best_on_clean_validation": 1, "splits": {"test": row}})
+        json.dumps(
+            {"seeds": [0, 1], "best_on_clean_validation": 1, "splits": {"test": row}}
+            | {"labels": config.get("labels"), "teacher": None}
+        )
     )
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
     (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +23,27 @@ def face(x: float, y: float = 100.0, side: float = 80.0, happy: float = 1.0) -> 
     probs = dict.fromkeys(EXPRESSIONS, 0.0) | {"happy": happy, "sad": 1 - happy}
     label = max(probs, key=probs.get)
     return Face((x, y, x + side, y + side), 0.99, probs, label, probs[label], None, Image.new("RGB", (8, 8)))
+
+
+def test_the_readmes_loop_before_a_camera(monkeypatch, capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (loop,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "cv2" in block)
+    frames = [np.zeros((48, 64, 3), np.uint8) + np.uint8([1, 2, 3])] * 2
+
+    class Camera:
+        def __init__(self, number: int) -> None:
+            self.left = list(frames)
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            return (True, self.left.pop()) if self.left else (False, None)
+
+    def recognizer(rgb: np.ndarray) -> list[Face]:
+        assert (rgb[0, 0] == [3, 2, 1]).all()
+        return [face(0)]
+
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Camera))
+    exec(loop, {"recognizer": recognizer})
+    assert capsys.readouterr().out == "face 1: happy 100%\n" * 2
 
 
 def numbers(tracker: Tracker, faces: list[Face], seconds: float) -> list[int]:

@@ -45,6 +45,7 @@ def test_damaged_weights_are_one_sentence(finished, tmp_path):
 def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_path):
     path = package(finished, "trial", tmp_path)
     assert path.name == "fer_cnn.trial.safetensors"
+    assert package(finished, "trial", tmp_path / "again").read_bytes() == path.read_bytes()
     stored = load_file(path)
     for key, value in load_file(finished / "model.safetensors").items():
         assert stored[key].dtype == torch.float16

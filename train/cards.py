@@ -10,6 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
+from train.figures import half_interval
 from train.lineage import RECIPES, TEACHERS, epochs, needs
 from train.recipe import load_recipe
 from train.search import table as search_table
@@ -26,7 +27,9 @@ ABOUT = {
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
     "student": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation and a moving average of the weights.",
-    "flagship": "They come from a recipe that was searched for this network on clean validation.",
+    "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
+    "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation, with "
+    "blur and noise added.",
 }
 FERPLUS = (
     " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
@@ -55,6 +58,8 @@ model = timm.create_model("{model}", pretrained=True)  # gray 1x48x48, mean and 
 |---|---|
 | parameters | {parameters:,} |
 | multiply-adds | {gmacs:.3f} G a face |
+| one face, network alone | {latency} |
+| compute of the training | {petaflop:.2f} PFLOP |
 | file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
 | labels, in order | {labels} |
 | temperature | {temperature} |
@@ -109,8 +114,19 @@ ROWS = SPLITS | {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in S
 
 
 def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
-    """The results files of the zoo, best clean test accuracy first."""
-    results = [json.loads(file.read_text()) for file in folder.glob("fer_*.json")]
+    """The results files of the zoo, best clean test accuracy first.
+
+    Raises:
+        ValueError: One lacks a split.
+    """
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob("fer_*.json"))]
+    for row in results:
+        if missing := SPLITS.keys() - row["splits"]:
+            split = min(missing).removesuffix("_clean")
+            raise ValueError(
+                f"{row['model']} has no figures of {split}: python train/evaluate.py --model {row['model']} "
+                f"--split {split} makes them"
+            )
     return sorted(results, key=lambda row: -row["splits"]["test_clean"]["accuracy"])
 
 
@@ -136,12 +152,15 @@ def card(results: dict) -> str:
         megabytes=results["bytes"] / 1e6,
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
+        latency=_latency(results["model"]),
+        # backward is twice forward, and a multiply-add two operations
+        petaflop=6 * results["gmacs"] * config["recipe"]["epochs"] * result["train_images"] / 1e6,
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
             else f"{results['temperature']:.3f}, fitted on clean validation; the weights hold it already"
         ),
-        figures=_figures(results["splits"]) + _seeds(results["model"], config["recipe"]["seed"]),
+        figures=_figures(results["splits"]) + _seeds(arch, config),
         reads=_reads(results),
         header=" | ".join(EXPRESSIONS),
         rule="|".join(["--:"] * len(EXPRESSIONS)),
@@ -208,6 +227,15 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
     return [*lines, f"{fit}{more} {options}"]
 
 
+def _latency(model: str) -> str:
+    """Milliseconds by `train/benchmark_onnx.py`."""
+    found = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())
+    if model not in found["models"]:
+        return "not measured"
+    times = {kind: ms["1"] for kind, ms in found["models"][model]["milliseconds"].items()}
+    return f"{times['torch']:.2f} ms in PyTorch, {times['onnx']:.2f} ms by ONNX ({found['hardware']})"
+
+
 def _dropout(rate: float | None) -> str:
     return "the network's own dropout" if rate is None else f"a dropout of {rate:g}"
 
@@ -216,15 +244,16 @@ def _run(arch: str, recipe: str, seed: int) -> str:
     return f"runs/{arch}-{recipe}-{seed}"
 
 
-def _seeds(model: str, seed: int) -> str:
-    """Mean, deviation and ensemble of several seeds, where they were trained; the file is of `seed`."""
-    file = RESULTS_DIR / f"seeds-{model}.json"
-    if not file.exists():
+def _seeds(arch: str, config: dict) -> str:
+    """Mean, deviation and ensemble of several runs that differ from the file's in the seed, if there are."""
+    found = [json.loads(file.read_text()) for file in sorted(RESULTS_DIR.glob(f"seeds-{arch}.*.json"))]
+    alike = [row for row in found if all(row[key] == config.get(key) for key in ("labels", "teacher"))]
+    if not alike:
         return ""
-    results = json.loads(file.read_text())
+    results, seed = alike[0], config["recipe"]["seed"]
     lines = [
-        f"\n\n| {len(results['seeds'])} seeds, mean ± standard deviation | accuracy % | flipped too % "
-        "| ensemble % | ensemble, flipped too % |",
+        f"\n\n| {len(results['seeds'])} seeds: mean ± standard deviation; ensemble ± 95 % interval "
+        "| accuracy % | flipped too % | ensemble % | ensemble, flipped too % |",
         "|---|--:|--:|--:|--:|",
     ]
     for key, title in ROWS.items():
@@ -233,8 +262,11 @@ def _seeds(model: str, seed: int) -> str:
                 f"{row['mean'][figure]:.2f} ± {row['sd'][figure]:.2f}"
                 for figure in ("accuracy", "flip_accuracy")
             )
-            joint = row["ensemble"]
-            lines.append(f"| {title} | {single} | {joint['accuracy']:.2f} | {joint['flip_accuracy']:.2f} |")
+            joint = " | ".join(
+                f"{value:.2f} ± {half_interval(value, row['ensemble']['n']):.2f}"
+                for value in (row["ensemble"][figure] for figure in ("accuracy", "flip_accuracy"))
+            )
+            lines.append(f"| {title} | {single} | {joint} |")
     best = results["best_on_clean_validation"]
     which = "the file's" if seed == best else f"{best}, the file's {seed}"
     count = len(results["seeds"])
@@ -274,10 +306,10 @@ def _figures(splits: dict[str, dict]) -> str:
 
 
 def _cells(figures: dict, absent: str) -> str:
-    cells = [f"{figures[key]:.{digits}f}" if key in figures else absent for _, key, digits in COLUMNS]
-    if "accuracy_ci95" in figures:
-        cells[0] += f" ± {figures['accuracy_ci95']:.2f}"
-    return " | ".join(cells)
+    cells = {key: f"{figures[key]:.{digits}f}" if key in figures else absent for _, key, digits in COLUMNS}
+    for key in {"accuracy", "flip_accuracy"} & figures.keys():
+        cells[key] += f" ± {half_interval(figures[key], figures['n']):.2f}"
+    return " | ".join(cells.values())
 
 
 def _reads(results: dict) -> str:

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and their hashes."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from fer_zoo.files import atomic
@@ -14,6 +15,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     with atomic(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def with_metadata(content: bytes, **more: str) -> bytes:
+    """A safetensors file with more metadata, if any, and the same tensors, byte for byte.
+
+    The format's own writer orders metadata anew each time; here the same input gives the same bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted((header["__metadata__"] | more).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def sha256(path: Path) -> str:

@@ -22,6 +22,7 @@ from train.steps import Step, add_step_arguments, run_all, step_options
 MODEL, TINY = "fer_net", "fer_net_tiny"
 RECIPE = "flagship"
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
+STUDENT = {MODEL: "flagship-student", TINY: "student"}
 FERPLUS = {MODEL: RECIPE, "fer_cbam": "strong-mix"}  # these learn the votes of FER+, too
 
 
@@ -43,7 +44,8 @@ def student_steps(out: Path, common: dict) -> list[Step]:
     for teacher, file in teachers(out).items():
         for model in (MODEL, TINY):
             for seed in range(STUDENTS):
-                steps.append(_fit(out, model, seed, common | {"teacher": file}, teacher))
+                options = {"recipe": STUDENT[model], "teacher": file} | common
+                steps.append(_fit(out, model, seed, options, teacher))
     return steps
 
 

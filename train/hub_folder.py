@@ -14,7 +14,7 @@ from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from train.cards import SPLITS
 from train.evaluate import RESULTS_DIR, weight_file
-from train.files import sha256
+from train.files import sha256, with_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS_DIR = RESULTS_DIR.parent
@@ -70,7 +70,8 @@ def write_model(name: str, folder: Path, repo: str) -> None:
     card = load_card(name, results)
     _empty(folder)
     weights = folder / "model.safetensors"
-    weights.write_bytes(with_metadata(weight_file(name), results_sha256=sha256(RESULTS_DIR / f"{name}.json")))
+    content = weight_file(name).read_bytes()
+    weights.write_bytes(with_metadata(content, results_sha256=sha256(RESULTS_DIR / f"{name}.json")))
     write_config(name, folder / "config.json", results["temperature"])
 
     links = re.findall(r"\]\(((?:figures|results)/[^)]+)\)", card)
@@ -123,20 +124,6 @@ def load_card(name: str, results: dict) -> str:
     if results["sha256"] not in card:
         raise ValueError(f"{name}: its card is not of these weights: run python train/report.py")
     return card
-
-
-def with_metadata(weights: Path, **extra: str) -> bytes:
-    """A safetensors file with more metadata and the same tensors, byte for byte.
-
-    The format's own writer orders metadata anew in each process; here the same input gives the same bytes.
-    """
-    content = weights.read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted((header["__metadata__"] | extra).items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def write_config(name: str, path: Path, temperature: float) -> None:

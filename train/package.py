@@ -27,7 +27,7 @@ from train.cli import create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
 from train.ferplus import clean_validation
-from train.files import sha256, write_atomic
+from train.files import sha256, with_metadata, write_atomic
 from train.run_dir import finished, read_weights
 
 MAX_BYTES = 16 << 20
@@ -72,9 +72,9 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
         "temperature": str(temperature),
         "run": json.dumps({"config": config, "result": result}),
     }
-    content = save(state, metadata)
+    content = with_metadata(save(state, metadata))
     if folder.resolve() == WEIGHTS_DIR:
-        _check_zoo(arch, config, len(content))
+        _check_zoo(arch, tag, config, len(content))
     path = folder / f"{arch}.{tag}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)
@@ -95,9 +95,11 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return math.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x)
 
 
-def _check_zoo(arch: str, config: dict, size: int) -> None:
+def _check_zoo(arch: str, tag: str, config: dict, size: int) -> None:
     if arch not in timm.list_models("fer_*"):
         reason = f"{arch} is not one of its architectures"
+    elif f"{arch}.{tag}" not in timm.list_pretrained(f"{arch}.*"):
+        reason = f"the default_cfgs of {arch} lack a line for {arch}.{tag}"
     elif tuple(config["label_names"]) != EXPRESSIONS or config["input_size"] not in (None, 48):
         reason = "it takes 48x48 pixels and knows the seven expressions only"
     elif size > MAX_BYTES:

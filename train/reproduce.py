@@ -102,7 +102,7 @@ def make_weights(out: Path, model: str, tag: str, data: dict, runs: Iterable[Pat
     calibrate = {} if tag == "paper" else data
     package = Step(f"package-{name}", "package.py", {"tag": tag, "folder": file.parent} | calibrate, (best,))
     results = json.loads(scored.read_text()) if scored.exists() else {}
-    # a file packaged again is another to its sha256: its metadata come in any order
+    # a file packaged again may be another to its sha256: its temperature may differ in the last bits
     same = file.exists() and results.get("run") == {"config": config, "result": result}
     done = results["splits"] if same else {}
     if not same:
@@ -131,6 +131,8 @@ def score_seeds(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path
     scored = json.loads(file.read_text())["seeds"] if file.exists() else ()
     if len(runs) > 1 and len(runs) != len(scored):
         options = {"tag": tag, "results": results} | data
+        if scored:
+            options["reason"] = f"{len(runs)} seeds in place of {len(scored)}"
         run_all([Step(f"seeds-{model}.{tag}", "seeds.py", options, runs)], 1, logs)
 
 

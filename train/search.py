@@ -16,13 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
-from train.networks import check_name
+from train.networks import check_name, create_network
 from train.recipe import load_recipe
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -119,7 +122,8 @@ def summarize(search: Search, out: Path) -> list[dict]:
 
     Returns:
         A dict a trial: `name`, `model`, `change`; `accuracy` in percent and `loss`, a value a seed; their
-        differences to the base's, `accuracy_gain` and `loss_gain`, mean over the seeds; `minutes` of a run.
+        differences to the base's, `accuracy_gain` and `loss_gain`, mean over the seeds; `minutes` of a run;
+        and the network's `parameters`, `gmacs` and `milliseconds` a face, of `cost_of`.
     """
     rows = []
     for number, trial in enumerate(search.trials):
@@ -135,6 +139,7 @@ def summarize(search: Search, out: Path) -> list[dict]:
                 "loss": [line["val_loss"] for line in last],
                 "minutes": sum(result["train_seconds"] for result in results) / 60 / len(results),
             }
+            | cost_of(trial.model)
         )
     base = rows[0]
     for row in rows:
@@ -143,17 +148,34 @@ def summarize(search: Search, out: Path) -> list[dict]:
     return [base, *sorted(rows[1:], key=lambda row: -row["accuracy_gain"])]
 
 
+def cost_of(name: str) -> dict:
+    """What a network costs: `parameters`, `gmacs`, and `milliseconds` a face, alone on the CPU, in fp32."""
+    model, face = create_network(name).eval(), torch.zeros(1, 1, 48, 48)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as flops:
+            model(face)
+        timer = Timer("model(face)", globals={"model": model, "face": face}, num_threads=2)
+        milliseconds = 1e3 * timer.blocked_autorange(min_run_time=0.5).median
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gmacs": flops.get_total_flops() / 2e9,
+        "milliseconds": milliseconds,
+    }
+
+
 def table(rows: list[dict]) -> str:
     """The trials as Markdown."""
     base = rows[0]
     lines = [
-        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | loss | against base |",
-        "|---|--:|--:|--:|--:|",
+        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | loss | against base "
+        "| parameters | GMACs | ms a face | minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         lines.append(
             f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {row['accuracy_gain']:+.2f} "
-            f"| {np.mean(row['loss']):.3f} | {row['loss_gain']:+.3f} |"
+            f"| {np.mean(row['loss']):.3f} | {row['loss_gain']:+.3f} | {row['parameters']:,} "
+            f"| {row['gmacs']:.3f} | {row['milliseconds']:.1f} | {row['minutes']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -178,6 +200,8 @@ def main() -> None:
     args = parser.parse_args()
     search = load_search(args.search)
     if not args.teacher:
+        for trial in (trial for trial in search.trials if trial.teacher):
+            print(f"left out: {trial.name}: it needs --teacher", file=sys.stderr)
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
     out = args.out or Path("runs") / f"search-{search.model}"
     (out / "recipes").mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ from train.files import sha256, write_atomic
 from train.run_dir import WEIGHTS, finished
 from train.teacher import probabilities
 
+# What the runs' configs have in common, besides the recipe but for its seed.
+SAME = ("model", "data", "labels", "label_names", "teacher", "fold", "input_size", "pretrained", "start")
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece", "flip_accuracy")
 
 
@@ -36,12 +38,11 @@ def same_runs(runs: list[Path]) -> list[dict]:
 
     Raises:
         RunError: A run is not finished.
-        SeedsError: Two differ in model, data or recipe, or not in the seed.
+        SeedsError: Two differ in anything of `SAME` or in the recipe, or not in the seed.
     """
     configs = [finished(folder)[0] for folder in runs]
     alike = [
-        {key: config.get(key) for key in ("model", "data", "labels", "teacher")}
-        | {"recipe": config["recipe"] | {"seed": None}}
+        {key: config.get(key) for key in SAME} | {"recipe": config["recipe"] | {"seed": None}}
         for config in configs
     ]
     for folder, other in zip(runs, alike, strict=True):
@@ -96,6 +97,8 @@ def main() -> None:
     configs = same_runs(args.runs)
     # what is published is of the real data
     data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)
+    if (configs[0]["data"], configs[0]["fold"]) != (data.fingerprint, 0):
+        raise SeedsError(f"{args.runs[0]} did not learn the training split that --data names")
     arch = configs[0]["model"].partition(".")[0]
     seeds = [config["recipe"]["seed"] for config in configs]
     digests = [sha256(each / WEIGHTS) for each in args.runs]
@@ -111,6 +114,8 @@ def main() -> None:
     results = {
         "model": f"{arch}.{args.tag}",
         "seeds": seeds,
+        "labels": configs[0].get("labels"),
+        "teacher": configs[0].get("teacher"),
         "sha256": dict(zip(map(str, seeds), digests, strict=False)),
         "best_on_clean_validation": seeds[int(np.argmax(chosen))],
         "splits": splits,

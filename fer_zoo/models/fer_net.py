@@ -1,7 +1,8 @@
 """FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled without aliasing.
 
-    gray 1x48x48 -> conv 32x48x48 -> pool, 2 blocks 64x24x24 -> pool, 2 blocks 128x12x12
-    -> pool, 2 blocks 256x6x6 -> global average pool -> 7
+    gray 1x48x48 -> conv     -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
+    fer_net         32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
+    fer_net_tiny    16x48x48    2 x 32x24x24    2 x 56x12x12     1 x 72x6x6
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
 squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,

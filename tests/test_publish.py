@@ -20,6 +20,7 @@ from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import ModelError
 from train import hub_folder, publish
 from train.evaluate import RESULTS_DIR
+from train.files import with_metadata
 
 NAME = min(WEIGHTS_DIR.glob("fer_cnn.*.safetensors")).stem
 REPO = f"fer-zoo/{NAME}"
@@ -297,7 +298,7 @@ def test_weights_without_their_results_are_refused(hub, command, monkeypatch, tm
 def test_labels_in_another_order_are_refused(hub, command, monkeypatch, tmp_path):
     weights, results = tmp_path / f"{NAME}.safetensors", tmp_path / f"{NAME}.json"
     turned = json.dumps(EXPRESSIONS[::-1])
-    weights.write_bytes(hub_folder.with_metadata(WEIGHTS_DIR / weights.name, label_names=turned))
+    weights.write_bytes(with_metadata((WEIGHTS_DIR / weights.name).read_bytes(), label_names=turned))
     row = json.loads((RESULTS_DIR / results.name).read_text())
     results.write_text(json.dumps(row | {"sha256": hub_folder.sha256(weights)}))
     monkeypatch.setattr("train.evaluate.WEIGHTS_DIR", tmp_path)

@@ -74,7 +74,9 @@ def test_a_search_compares_with_its_base_and_goes_on_where_it_was(source, tmp_pa
     done = run(*command)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "search-fer_net_tiny.json").read_text())
-    base, other = results["trials"]  # the one with a teacher is left out
+    base, other = results["trials"]
+    assert "left out: taught: it needs --teacher" in done.stderr
+    assert 200_000 < base["parameters"] < 250_000 and base["gmacs"] > 0.03 and base["milliseconds"] > 0
     assert (base["name"], base["accuracy_gain"], other["name"]) == ("base", 0, "max pooling")
     for figure in ("accuracy", "loss"):
         assert other[f"{figure}_gain"] == pytest.approx(other[figure][0] - base[figure][0])
@@ -121,6 +123,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
         )
     )
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
+    trial |= {"parameters": 1000, "gmacs": 0.5, "milliseconds": 1.25, "minutes": 3.2}
     (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))
     config |= {"labels": "ferplus", "recipe_name": "flagship"}
     config["recipe"] = dataclasses.asdict(load_recipe("flagship"))
@@ -128,7 +131,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     card = cards.card(results)
     assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 |" in card
     assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
-    assert "| base | 61.00 | +0.00 | 1.500 | +0.000 |" in card
+    assert "| base | 61.00 | +0.00 | 1.500 | +0.000 | 1,000 | 0.500 | 1.2 | 3 |" in card
     assert "clean test, FER+ majority" in card
     options = "--data path/to/fer2013 --labels ferplus --out runs/fer_cnn-flagship-0"
     assert f"--recipe flagship --seed 0 {options}\n" in card

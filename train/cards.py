@@ -229,7 +229,8 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
 
 def _latency(model: str) -> str:
     """Milliseconds by `train/benchmark_onnx.py`."""
-    found = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())
+    file = RESULTS_DIR / "benchmark-onnx.json"
+    found = json.loads(file.read_text()) if file.exists() else {"models": {}}
     if model not in found["models"]:
         return "not measured"
     times = {kind: ms["1"] for kind, ms in found["models"][model]["milliseconds"].items()}

@@ -119,7 +119,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
         json.dumps(
             {"seeds": [0, 1], "best_on_clean_validation": 1, "splits": {"test": row}}
-            | {"labels": config.get("labels"), "teacher": None}
+            | {"labels": "ferplus", "teacher": None}
         )
     )
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
@@ -129,14 +129,15 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     config["recipe"] = dataclasses.asdict(load_recipe("flagship"))
     results["splits"]["test_clean_ferplus"] = split
     card = cards.card(results)
-    assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 |" in card
+    assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 ± 1.41 |" in card
     assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
     assert "| base | 61.00 | +0.00 | 1.500 | +0.000 | 1,000 | 0.500 | 1.2 | 3 |" in card
     assert "clean test, FER+ majority" in card
     options = "--data path/to/fer2013 --labels ferplus --out runs/fer_cnn-flagship-0"
     assert f"--recipe flagship --seed 0 {options}\n" in card
     config["teacher"] = ["a digest"]
-    assert "train/flagship.py" in cards.card(results)
+    taught = cards.card(results)
+    assert "train/flagship.py" in taught and "2 seeds" not in taught  # they had no teacher
     config |= {"labels": "fer2013", "recipe_name": "taught"}
     config["recipe"] = dataclasses.asdict(load_recipe("taught"))
     commands = cards.card(results)

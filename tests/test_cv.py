@@ -291,6 +291,8 @@ def test_the_benchmark_measures_all_loops(source, tmp_path):
     assert speed.keys() == {"ours", "plain", "alone"} and min(speed.values()) > 0
     assert row["ours_over_alone"] == pytest.approx(speed["ours"] / speed["alone"])
     assert row["workers"][str(row["best_workers"])] == max(row["workers"].values())
+    moved = 1e6 * row["megabytes_per_image"] / (1e9 * row["peak_gigabytes_per_second"])
+    assert row["share_of_peak_bytes"] == pytest.approx(speed["ours"] * moved)
     # three convolutions, 32 at 48x48, 64 at 24x24, 128 at 12x12, and 4608 to 256 to 7; backward is twice
     # forward, but for the first convolution, whose input needs no gradient
     first, others = 32 * 9 * 48**2, 64 * 32 * 9 * 24**2 + 128 * 64 * 9 * 12**2 + 4608 * 256 + 256 * 7

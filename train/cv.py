@@ -34,7 +34,7 @@ from train.files import write_atomic
 from train.fit import train_model
 from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
-from train.recipe import Recipe
+from train.recipe import Recipe, settings_of
 from train.run_dir import RunError, changed, finished
 from train.summary import curves_of, summarize, table
 from train.teacher import write_probabilities, write_table
@@ -171,9 +171,10 @@ def _runs(out: Path, name: str, folds: int) -> list[Path]:
 
 def _differences(config: dict, run_dir: Path) -> list[str]:
     """In what the settings of a finished run differ from a config, but in network and fold."""
+    ours, theirs = (each | {"recipe": settings_of(each["recipe"])} for each in (config, finished(run_dir)[0]))
     return [
-        f"{key} is {theirs} in place of {ours}"
-        for key, ours, theirs in changed(config, finished(run_dir)[0])
+        f"{key} is {there} in place of {here}"
+        for key, here, there in changed(ours, theirs)
         if key not in ("model", "fold", "compile")
     ]
 

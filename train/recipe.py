@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def load_recipe(name: str, **overrides: object) -> Recipe:
 
 def settings_of(record: dict) -> dict:
     """The settings that a run's record holds; one of before a setting was known has its default."""
-    return dataclasses.asdict(Recipe()) | record
+    return json.loads(json.dumps(dataclasses.asdict(Recipe()))) | record
 
 
 def _read(name: object, folder: Path = Path()) -> tuple[Path, dict]:

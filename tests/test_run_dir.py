@@ -116,3 +116,23 @@ def test_a_machine_without_git(source, tmp_path):
     done = run(*fit_args(source, tmp_path / "run", epochs=1), PATH="/nonexistent")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["git"] is None
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("g++"), reason="without a compiler attention is not compiled")
+def test_compiled_attention_goes_on_to_the_bit(source, tmp_path):
+    """What fer_cbam does on the real data: drawn ones are too few to be worth compiling for."""
+    script = (
+        "import runpy, sys, train.engine; train.engine.COMPILE_PAYS = 1; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+
+    def args(out: Path) -> tuple:
+        return ("-c", script, *fit_args(source, out, "--model", "fer_cbam"))
+
+    assert run(*args(tmp_path / "whole")).returncode == 0
+    interrupt(args(tmp_path / "killed"), tmp_path / "killed", signal.SIGKILL)
+    assert run(*args(tmp_path / "killed")).returncode == 0
+    assert json.loads((tmp_path / "killed" / "config.json").read_text())["compile"]
+    whole, killed = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "killed"))
+    assert all(torch.equal(killed[key], value) for key, value in whole.items())

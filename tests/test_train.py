@@ -179,7 +179,7 @@ def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):
 def test_out_of_memory_names_the_batch_size_to_try():
     with pytest.raises(RunError, match="try --batch-size 64"), out_of_memory(128):
         torch.empty(1 << 60, dtype=torch.uint8)
-    with pytest.raises(RunError, match="try --batch-size 1"), out_of_memory(1):
+    with pytest.raises(RunError, match="try a smaller --input-size"), out_of_memory(1):
         raise torch.OutOfMemoryError("as a GPU says it")
     with pytest.raises(RuntimeError, match="shape"), out_of_memory(128):
         raise RuntimeError("some other shape")

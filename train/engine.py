@@ -134,7 +134,7 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
         # what tensorboard takes for a folder's name is that of a project to the others
         folder = name.replace(", ", "-").replace(" ", "-")
         accelerator.init_trackers(
-            folder if "tensorboard" in accelerator.log_with else "fer-zoo",
+            folder if "tensorboard" in map(str, accelerator.log_with) else "fer-zoo",
             flat | {"model": str(config.get("model"))},
             {"wandb": {"name": folder}, "trackio": {"name": folder}},
         )

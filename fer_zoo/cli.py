@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--int8",
         type=Path,
         metavar="FOLDER",
-        help="in 8 bits; the folder holds a hundred or more cut-out faces, to calibrate with",
+        help="in 8 bits; the folder holds a hundred or more cut-out faces, of which 512 calibrate it",
     )
     export.set_defaults(run=_export)
 
@@ -150,6 +150,8 @@ def _video(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from tempfile import TemporaryDirectory
 
+    from PIL.Image import Resampling
+
     from .images import ImageError, load_image
     from .onnx_model import export_onnx, quantize_onnx
     from .recognizer import ModelError, load_model
@@ -164,7 +166,9 @@ def _export(args: argparse.Namespace) -> int:
                 return _complain(f"There is no image in the folder '{args.int8}'.")
             # at the network's own size at once: photos may be large, and many
             size = model.pretrained_cfg["input_size"][:0:-1]
-            faces = [load_image(photo).resize(size) for photo in photos[:MOST_FACES]]
+            mode = "L" if model.in_chans == 1 else "RGB"
+            spread = photos[:: -(-len(photos) // MOST_FACES)]  # over all folders
+            faces = [load_image(photo).convert(mode).resize(size, Resampling.BILINEAR) for photo in spread]
             if len(faces) < ENOUGH_FACES:
                 print(f"fer-zoo: {len(faces)} faces are few: give {ENOUGH_FACES} or more", file=sys.stderr)
             with TemporaryDirectory() as folder:

@@ -109,6 +109,10 @@ def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
     assert list(json.loads(published.read_text())["models"]) == ["a", "b", "c"]
     assert len(json.loads((tmp_path / "compare-paper.json").read_text())["pairs"]) == 3
 
+    (later / "summary.json").write_text(json.dumps(summary(1, a=[1, 2, 3], b=[1, 2, 3])))
+    with pytest.raises(CompareError, match="compares seed 0 as well"):
+        main(later)
+
 
 @pytest.mark.parametrize(
     ("content", "says"),

@@ -163,7 +163,7 @@ def test_models_share_their_folds_and_are_compared_fold_by_fold(source, crossed,
     ours, theirs = ([fold["accuracy"] for fold in summary["models"][n]["folds"]] for n in pair["models"])
     assert pair["models"] == ["fer_kernel_cnn", "fer_cnn"]
     assert pair["differences"] == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
-    assert summary["models"]["fer_cnn"]["training"]["precision"] == "fp32"
+    assert summary["models"]["fer_cnn"]["folds"][2]["precision"] == "fp32"
 
 
 def test_one_fold_alone_is_that_fold_of_all(source, crossed, exact, tmp_path):

@@ -12,7 +12,7 @@ from launch import ROOT, run
 from train import cards, flagship
 from train.evaluate import RESULTS_DIR
 from train.networks import NetworkError, create_network
-from train.recipe import RecipeError, load_recipe
+from train.recipe import RecipeError, load_recipe, without_seed
 from train.search import SearchError, load_search, table
 
 SEARCH = """
@@ -116,17 +116,20 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert "--recipe strong --seed 0 --epochs 20" in alone  # fewer than the recipe's
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
+    flagship_recipe = dataclasses.asdict(load_recipe("flagship"))
     (tmp_path / "seeds-fer_cnn.fer2013.json").write_text(
         json.dumps(
             {"seeds": [0, 1], "best_on_clean_validation": 1, "splits": {"test": row}}
-            | {"labels": "ferplus", "teacher": None}
+            | {"labels": "ferplus", "teacher": None, "recipe": without_seed(flagship_recipe)}
         )
     )
     trial = {"name": "base", "accuracy": [61], "loss": [1.5], "accuracy_gain": 0, "loss_gain": 0}
     trial |= {"parameters": 1000, "gmacs": 0.5, "milliseconds": 1.25, "minutes": 3.2}
-    (tmp_path / "search-fer_cnn.json").write_text(json.dumps({"epochs": 60, "trials": [trial]}))
+    (tmp_path / "search-fer_cnn.json").write_text(
+        json.dumps({"epochs": 60, "timed_on": "a CPU", "trials": [trial]})
+    )
     config |= {"labels": "ferplus", "recipe_name": "flagship"}
-    config["recipe"] = dataclasses.asdict(load_recipe("flagship"))
+    config["recipe"] = json.loads(json.dumps(flagship_recipe))
     results["splits"]["test_clean_ferplus"] = split
     card = cards.card(results)
     assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 ± 1.41 |" in card

@@ -93,6 +93,7 @@ def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path)
         workers[n] = _speed(loop, len(faces))
     best = max(workers, key=workers.get)
     loops["plain"] = _plain(name, compiled, folder, best, recipe, accelerator)
+    loops["plain"]()
     speeds = {key: [] for key in loops}
     for _ in tqdm(range(rounds), name, disable=None):
         for key, loop in loops.items():

@@ -12,7 +12,7 @@ from fer_zoo.labels import EXPRESSIONS
 from train.evaluate import RESULTS_DIR, TEST_READS
 from train.figures import half_interval
 from train.lineage import RECIPES, TEACHERS, epochs, needs
-from train.recipe import load_recipe
+from train.recipe import load_recipe, without_seed
 from train.search import table as search_table
 
 # What is to be known of a recipe.
@@ -28,8 +28,9 @@ ABOUT = {
     "student": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
-    "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation, with "
-    "blur and noise added.",
+    "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
+    "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
+    "wider augmentation and a moving average of the weights.",
 }
 FERPLUS = (
     " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
@@ -248,7 +249,8 @@ def _run(arch: str, recipe: str, seed: int) -> str:
 def _seeds(arch: str, config: dict) -> str:
     """Mean, deviation and ensemble of several runs that differ from the file's in the seed, if there are."""
     found = [json.loads(file.read_text()) for file in sorted(RESULTS_DIR.glob(f"seeds-{arch}.*.json"))]
-    alike = [row for row in found if all(row[key] == config.get(key) for key in ("labels", "teacher"))]
+    own = (config.get("labels", "fer2013"), config.get("teacher"), without_seed(config["recipe"]))
+    alike = [row for row in found if (row["labels"], row["teacher"], row["recipe"]) == own]
     if not alike:
         return ""
     results, seed = alike[0], config["recipe"]["seed"]
@@ -285,7 +287,8 @@ def _tried(arch: str) -> str:
     results = json.loads(file.read_text())
     return (
         f"## What was tried\n\nOne change at a time, {results['epochs']} epochs, on clean validation; the "
-        f"loss is that of the last epoch.\n\n{search_table(results['trials'])}\n\n"
+        "loss is that of the last epoch, milliseconds are those of one face in PyTorch on "
+        f"{results['timed_on']}, and minutes those of a training.\n\n{search_table(results['trials'])}\n\n"
     )
 
 

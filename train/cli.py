@@ -73,14 +73,14 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
     parser.add_argument("--pretrained", action="store_true", help="start from the model's weights")
     parser.add_argument(
-        "--input-size", type=_pixels, help="enlarge the images to this height and width (default: 48)"
+        "--input-size", type=_size, help="enlarge the images to this height and width (default: 48)"
     )
     parser.add_argument(
         "--tracker", help="log to tensorboard, wandb, trackio or another that Accelerate knows"
     )
 
 
-def _pixels(text: str) -> int:
+def _size(text: str) -> int:
     if (size := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {size}")
     return size

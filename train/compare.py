@@ -1,7 +1,7 @@
 """Compares cross-validated models pair by pair: the same folds and seeds, and a confidence interval.
 
     python train/compare.py runs/cv-paper-0 runs/cv-paper-1 runs/cv-paper-2
-    python train/compare.py model_cards/results/cv-paper.json runs/cv-paper-0    # adds that folder's models
+    python train/compare.py model_cards/results/cv-paper.json elsewhere/cv-paper-0    # adds its models
 
 Each argument is a folder that `train/cv.py` filled, or a summary of one; those of a seed are joined, so that
 models may be trained one after the other and on several machines. Models of a pair were trained on the same
@@ -62,9 +62,12 @@ def join(summaries: list[dict]) -> list[dict]:
     """
     first = _conditions(summaries[0])
     for summary in summaries:
-        for key, value in _conditions(summary).items():
-            if value != first[key]:
-                raise CompareError(f"{key} is {first[key]!r} in one folder and {value!r} in another")
+        other = _conditions(summary)
+        for key in first | other:
+            if first.get(key) != other.get(key):
+                raise CompareError(
+                    f"{key} is {first.get(key)!r} in one folder and {other.get(key)!r} in another"
+                )
     joined: dict[int, dict] = {}
     for summary in summaries:
         seed = summary["settings"]["seed"]
@@ -135,6 +138,9 @@ def main() -> None:
     if args.results.resolve() == RESULTS_DIR:
         for summary in summaries:
             _check_whole(summary)
+    file = args.results / f"compare-{recipe}.json"
+    if lost := set(json.loads(file.read_text())["seeds"] if file.exists() else ()) - set(compared["seeds"]):
+        raise CompareError(f"{file} compares seed {min(lost)} as well: give a folder of that seed, too")
     for name, content in (("compare", compared), ("cv", summaries[0])):
         write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
     print(table(compared))

@@ -34,7 +34,7 @@ from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
 from train.hardware import describe
 from train.recipe import Recipe
-from train.run_dir import RunDir, RunError
+from train.run_dir import RunDir, RunError, locked
 
 EVAL_BATCH = 512  # images of 48x48 pixels; fewer of larger ones
 
@@ -93,8 +93,8 @@ def fit(
         The run's result: best epoch, its validation figures, seconds of training, images a second.
 
     Raises:
-        RunError: The directory holds a run of another config or a checkpoint that is not whole, the disk is
-            full, or the loss is no longer finite.
+        RunError: The directory holds a run of another config or a checkpoint that is not whole, another
+            process trains in there, the disk is full, or the loss is no longer finite.
     """
     compiled = compile_pays(model, accelerator.device, recipe.epochs * len(train))
     config = config | {
@@ -110,17 +110,15 @@ def fit(
     }
     if recipe.batch_size < accelerator.num_processes:
         raise RunError(f"batch_size is {recipe.batch_size}: {accelerator.num_processes} processes need more")
-    run = RunDir(out, config, accelerator)
-    if result := run.result():
+    with locked(out, accelerator):
+        run = RunDir(out, config, accelerator)
+        result = run.result()
+        if not result:
+            # else Accelerate saves an earlier fold's network too, and resumes with that one in place of ours
+            accelerator.free_memory()
+            trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
+            result = _train(trainer, validation, run, config)
         model.load_state_dict(run.weights())
-        return result
-
-    # else Accelerate saves an earlier fold's network too, and resumes with that one in place of ours
-    accelerator.free_memory()
-    with run.locked():
-        trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
-        result = _train(trainer, validation, run, config)
-    model.load_state_dict(run.weights())
     return result
 
 
@@ -131,12 +129,13 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
     history, best = run.resume(trainer.ema)
     if accelerator.log_with:
         flat = {f"recipe/{key}": str(value) for key, value in asdict(recipe).items()}
-        # what tensorboard takes for a folder's name is that of a project to the others
-        folder = name.replace(", ", "-").replace(" ", "-")
+        label = name.replace(", ", "-").replace(" ", "-")
+        # to these two Accelerate's name is that of a project
+        projects = {"wandb": {"name": label}, "trackio": {"name": label}}
         accelerator.init_trackers(
-            folder if "tensorboard" in map(str, accelerator.log_with) else "fer-zoo",
+            "fer-zoo" if projects.keys() & set(map(str, accelerator.log_with)) else label,
             flat | {"model": str(config.get("model"))},
-            {"wandb": {"name": folder}, "trackio": {"name": folder}},
+            projects,
         )
     with tqdm(
         desc=name,

@@ -80,49 +80,48 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
     Args:
         results: Results files' contents.
         peers: Of model_cards/results/peers.json.
-        times: Milliseconds a face of each of ours, by ONNX.
+        times: Milliseconds a face of ours, by ONNX; those that were not measured are not in the second panel.
         file: The PNG to write.
     """
     from adjustText import adjust_text
 
     n = results[0]["splits"]["test"]["n"]
-    ours = [(row["model"], row["splits"]["test"]["accuracy"]) for row in results]
-    others = [
-        (peer["package"] + ("" if peer["weights"] == "default" else f"\n{peer['weights']}"), peer["accuracy"])
+    ours = {row["model"]: row["splits"]["test"]["accuracy"] for row in results}
+    others = {
+        peer["package"] + ("" if peer["weights"] == "default" else f"\n{peer['weights']}"): peer["accuracy"]
         for peer in peers
-    ]
+    }
     costs = {
-        "parameters": [row["parameters"] for row in (*results, *peers)],
+        "parameters": {row["model"]: row["parameters"] for row in results}
+        | {name: peer["parameters"] for name, peer in zip(others, peers, strict=True)},
         "ms a face, one at a time (fer-zoo: the network by ONNX;\n"
-        "others: with their preprocessing, in another run)": [
-            *(times[name] for name, _ in ours),
-            *(peer["batch1_ms"] for peer in peers),
-        ],
+        "others: with their preprocessing, in another run)": times
+        | {name: peer["batch1_ms"] for name, peer in zip(others, peers, strict=True)},
     }
     figure = new_figure(15, 6.4)
+    figure.suptitle("FER2013: accuracy against size and time, fer-zoo and other packages")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (title, values) in zip(panels, costs.items(), strict=True):
-        axes.set(xscale="log", xlabel=title, xlim=(min(values) / 3, max(values) * 4))  # room for names
+    halves = [half_interval(accuracy, n) for accuracy in (ours | others).values()]
+    panels[0].set_ylabel(f"accuracy on test, %, each ± {min(halves):.1f} to {max(halves):.1f} (95 %)")
+    panels[0].margins(y=0.1)
+    for axes, (title, cost) in zip(panels, costs.items(), strict=True):
         for points, marker, color, label in (
             (ours, "o", "C0", "fer-zoo"),
             (others, "s", "0.45", "other packages, measured by us"),
         ):
-            x, values = values[: len(points)], values[len(points) :]
-            y = [accuracy for _, accuracy in points]
-            axes.plot(x, y, marker, color=color, label=label)
-            for *at, (name, _) in zip(x, y, points, strict=True):
-                axes.text(*at, name, color=color, fontsize=8)
+            measured = [name for name in points if name in cost]
+            at = [cost[name] for name in measured], [points[name] for name in measured]
+            axes.plot(*at, marker, color=color, label=label)
+            for x, y, name in zip(*at, measured, strict=True):
+                axes.text(x, y, name, color=color, fontsize=8)
+        left, right = min(cost.values()) / 3, max(cost.values()) * 4  # room for names
+        axes.set(xscale="log", xlabel=title, xlim=(left, right))
         axes.grid(alpha=0.3)
-    panels[0].margins(y=0.1)
     panels[0].legend(loc="lower left")
     figure.draw_without_rendering()  # lays it out, so that pixels are known
     for axes in panels:
-        points = np.concatenate([line.get_xydata() for line in axes.lines])
         line = dict(arrowstyle="-", color="0.7", lw=0.7)
-        adjust_text(axes.texts, *points.T, ax=axes, expand=(1.1, 1.5), iter_lim=1000, arrowprops=line)
-    halves = [half_interval(accuracy, n) for _, accuracy in (*ours, *others)]
-    panels[0].set_ylabel(f"accuracy on test, %, each ± {min(halves):.1f} to {max(halves):.1f} (95 %)")
-    figure.suptitle("FER2013: accuracy against size and time, fer-zoo and other packages")
+        adjust_text(axes.texts, ax=axes, expand=(1.1, 1.5), iter_lim=1000, arrowprops=line)
     save(figure, file, results, peers, times)
 
 

@@ -20,17 +20,17 @@ from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
-RECIPE = "flagship"
+RECIPE = {MODEL: "flagship", TINY: "flagship-tiny"}
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
-STUDENT = {MODEL: "flagship-student", TINY: "student"}
-FERPLUS = {MODEL: RECIPE, "fer_cbam": "strong-mix"}  # these learn the votes of FER+, too
+STUDENT = {MODEL: "flagship-student", TINY: "flagship-tiny"}
+FERPLUS = {MODEL: RECIPE[MODEL], "fer_cbam": "strong-mix"}  # these learn the votes of FER+, too
 
 
 def label_steps(out: Path, common: dict) -> list[Step]:
     """What learns without a teacher: the seeds, the folds, and the networks of FER+."""
     steps = [_fit(out, MODEL, seed, common) for seed in range(SEEDS)]
     for fold in range(1, FOLDS + 1):
-        options = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "fold": fold, "out": out / "cv"}
+        options = {"model": MODEL, "recipe": RECIPE[MODEL], "folds": FOLDS, "fold": fold, "out": out / "cv"}
         steps.append(Step(f"cv-{fold}", "cv.py", options | common))
     for model, recipe in FERPLUS.items():
         options = common | {"labels": "ferplus", "recipe": recipe}
@@ -60,9 +60,9 @@ def runs_of(out: Path, model: str, *kinds: str) -> list[Path]:
 
 
 def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") -> Step:
-    """One training; `options` win over the flagship's recipe."""
+    """One training; `options` win over the network's own recipe."""
     name = f"{model}-{kind}-{seed}"
-    given = {"model": model, "recipe": RECIPE, "seed": seed, "out": out / name}
+    given = {"model": model, "recipe": RECIPE.get(model), "seed": seed, "out": out / name}
     return Step(name, "fit.py", given | options)
 
 
@@ -79,7 +79,7 @@ def main() -> None:
         (out / folder).mkdir(parents=True, exist_ok=True)
 
     run_all(label_steps(out, common), args.jobs, logs)
-    joined = {"model": MODEL, "recipe": RECIPE, "folds": FOLDS, "out": out / "cv"}
+    joined = {"model": MODEL, "recipe": RECIPE[MODEL], "folds": FOLDS, "out": out / "cv"}
     taught = {"out": teachers(out)["ensemble"]} | data
     seeds = tuple(runs_of(out, MODEL, "labels"))
     run_all([Step("cv", "cv.py", joined | common)], 1, logs)

@@ -62,10 +62,10 @@ def describe(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return f"{accelerator.num_processes} x {torch.cuda.get_device_name()}"
     threads = torch.get_num_threads()
-    return f"{accelerator.num_processes} x {_cpu()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{accelerator.num_processes} x {cpu()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """The CPU's name, where the system tells it, and the widest instructions that torch uses."""
     file = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", file.read_text(), re.M) if file.exists() else []

@@ -161,7 +161,7 @@ def _leaders(results: dict[str, dict]) -> str:
     both = {name: _both(row["splits"])[0] for name, row in results.items()}
     test = {name: row["splits"]["test"]["accuracy"] for name, row in results.items()}
     ahead, on_test = (max(column, key=column.get) for column in (both, test))
-    return f"`{ahead}` is ahead on both, `{on_test}` on test."
+    return f"`{ahead}` is ahead on validation and test together, `{on_test}` on test alone."
 
 
 def _compared() -> str:

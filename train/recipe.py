@@ -153,9 +153,14 @@ def settings_of(record: dict) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(Recipe()))) | record
 
 
+def without_seed(record: dict) -> dict:
+    """`settings_of` that record, but what differs between runs of several seeds."""
+    return settings_of(record) | {"seed": None}
+
+
 def _read(name: object, folder: Path = Path()) -> tuple[Path, dict]:
     """A recipe file's path and content; `folder` is where a relative path starts."""
-    path = folder / str(name) if str(name).endswith(".toml") else RECIPES_DIR / f"{name}.toml"
+    path = (folder / str(name)).resolve() if str(name).endswith(".toml") else RECIPES_DIR / f"{name}.toml"
     try:
         return path, tomllib.loads(path.read_text())
     except FileNotFoundError:

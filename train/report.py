@@ -9,13 +9,14 @@ With --check nothing is written; the exit code is 1 where something is not what 
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import robustness
 from train.cards import card, load_results
-from train.claims import PAPER
+from train.claims import PAPER, difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
@@ -36,7 +37,8 @@ def zoo_table() -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     found = []  # accuracy on test, and the row
-    for row in load_results():
+    results = load_results()
+    for row in results:
         test, clean = row["splits"]["test"], row["splits"]["test_clean"]
         name = row["model"]
         text = (
@@ -48,7 +50,7 @@ def zoo_table() -> str:
         found.append((test["accuracy"], text))
     for peer in _peers():
         name = peer["package"] + ("" if peer["weights"] == "default" else f", {peer['weights']}")
-        half = half_interval(peer["accuracy"], test["n"])
+        half = half_interval(peer["accuracy"], results[0]["splits"]["test"]["n"])
         text = (
             f"| *{name}* | {peer['parameters']:,} | | {peer['accuracy']:.1f} ± {half:.2f} | "
             f"| {peer['macro_f1']:.1f} | |"
@@ -61,17 +63,23 @@ def _against_peers() -> str:
     """What the table says of us and the others, in words."""
     ours = {row["model"]: row["splits"]["test"] for row in load_results()}
     best, f1 = (max(_peers(), key=lambda peer: peer[key]) for key in ("accuracy", "macro_f1"))
-    above = [f"`{name}`" for name, test in ours.items() if test["accuracy"] > best["accuracy"]]
-    even = [f"`{name}`" for name, test in ours.items() if test["macro_f1"] > f1["macro_f1"]]
+    above = {name: test for name, test in ours.items() if test["accuracy"] > best["accuracy"]}
+    surely = [
+        name
+        for name, test in above.items()
+        if is_more(difference((test["accuracy"], test["n"]), (best["accuracy"], test["n"])))
+    ]
+    fairer = [name for name, test in ours.items() if test["macro_f1"] > f1["macro_f1"]]
     return (
         "In italics: other packages, each with its own preprocessing, measured by this project. "
-        f"{_listed(above)} read better than the best of them ({best['accuracy']} %), the others do not; "
-        f"the highest macro-F1 among them ({f1['macro_f1']} %) is exceeded by {_listed(even)}."
+        f"Above the best of them ({best['accuracy']} %): {_listed(above)}; beyond the 95 % interval of the "
+        f"difference: {_listed(surely)}. Above their highest macro-F1 ({f1['macro_f1']} %): "
+        f"{_listed(fairer)}."
     )
 
 
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:]) or "none of ours"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none of ours"
 
 
 def cv_table() -> str:

@@ -60,11 +60,32 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"{path / WEIGHTS} cannot be read ({error}): train that run again") from error
 
 
+@contextmanager
+def locked(path: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keeps other trainings out of a run's directory, which is made if absent.
+
+    Raises:
+        RunError: One is in there, or it cannot be written.
+    """
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / "lock")
+        try:
+            if accelerator.is_main_process:
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"another process trains in {path}, choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunDir:
-    """The directory of one run, shared by all processes of an accelerator.
+    """The directory of one run, shared by all processes of an accelerator, and locked by it.
 
     Args:
-        path: Made if absent.
+        path: There, and `locked`.
         config: JSON-able; everything that determines the result.
         accelerator: Its main process writes.
 
@@ -77,11 +98,9 @@ class RunDir:
         self.accelerator = accelerator
         file = path / CONFIG
         config = json.loads(json.dumps(config))
-        with _writing(path):
-            path.mkdir(parents=True, exist_ok=True)
         # one that did not come as far as a checkpoint may be tried again with other settings
         if accelerator.is_main_process and not (self._checkpoints() or (path / RESULT).exists()):
-            with self.locked(), _writing(path):
+            with _writing(path):
                 write_atomic(file, json.dumps(config, indent=2) + "\n")
         accelerator.wait_for_everyone()
         try:
@@ -99,25 +118,6 @@ class RunDir:
         """What a finished run returned; None while it is not finished."""
         file = self.path / RESULT
         return json.loads(file.read_text()) if file.exists() else None
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other trainings out of this directory.
-
-        Raises:
-            RunError: One is in there.
-        """
-        lock = FileLock(self.path / "lock")
-        if self.accelerator.is_main_process:
-            with _writing(self.path):
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout as error:
-                    raise RunError(f"another process trains in {self.path}, choose another --out") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What `read_weights` reads."""

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
+from train.hardware import cpu
 from train.networks import check_name, create_network
 from train.recipe import load_recipe
 from train.steps import Step, add_step_arguments, run_all, step_options
@@ -86,6 +87,8 @@ def load_search(file: Path) -> Search:
         search = Search(**values, trials=[Trial(**({"model": values["model"]} | trial)) for trial in trials])
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise SearchError(f"{file} is not a search that can be read: {error}") from error
+    if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
+        search = dataclasses.replace(search, recipe=str(Path(search.recipe).resolve()))
     names = [trial.name for trial in search.trials]
     if len(set(names)) < len(names):
         raise SearchError(f"{file} gives two trials one name")
@@ -211,6 +214,7 @@ def main() -> None:
     config = json.loads((run_dir(out, 0, search.seeds[0]) / "config.json").read_text())
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
+    results["timed_on"] = f"{cpu()}, 2 threads"
     write_atomic(
         (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json",
         json.dumps(results | common | {"trials": rows}, indent=2) + "\n",

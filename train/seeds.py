@@ -21,6 +21,7 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
 from train.files import sha256, write_atomic
+from train.recipe import without_seed
 from train.run_dir import WEIGHTS, finished
 from train.teacher import probabilities
 
@@ -42,7 +43,7 @@ def same_runs(runs: list[Path]) -> list[dict]:
     """
     configs = [finished(folder)[0] for folder in runs]
     alike = [
-        {key: config.get(key) for key in SAME} | {"recipe": config["recipe"] | {"seed": None}}
+        {key: config.get(key) for key in SAME} | {"recipe": without_seed(config["recipe"])}
         for config in configs
     ]
     for folder, other in zip(runs, alike, strict=True):
@@ -116,6 +117,7 @@ def main() -> None:
         "seeds": seeds,
         "labels": configs[0].get("labels"),
         "teacher": configs[0].get("teacher"),
+        "recipe": without_seed(configs[0]["recipe"]),
         "sha256": dict(zip(map(str, seeds), digests, strict=False)),
         "best_on_clean_validation": seeds[int(np.argmax(chosen))],
         "splits": splits,

@@ -23,9 +23,9 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
         predictions: Each model's out-of-fold probabilities, a row an image.
 
     Returns:
-        For each model: `folds`, the scores of each one with its best epoch and `history`; `mean` and `sd`
-        (n - 1) of each figure over the folds; `pooled`, the scores over all images; `train_seconds`; and
-        `training`, what it was trained with.
+        For each model: `folds`, the scores of each one with its best epoch, its `history` and what it was
+        trained with; `mean` and `sd` (n - 1) of each figure over the folds; `pooled`, the scores over all
+        images; and `train_seconds`.
     """
     models = {}
     for name, table in predictions.items():
@@ -34,6 +34,7 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
         for i, run_dir in enumerate(runs[name], start=1):
             config, result = finished(run_dir)
             run = {"best_epoch": result["best"]["epoch"], "train_seconds": result["train_seconds"]}
+            run |= {key: config[key] for key in TRAINING} | {"precision": config["recipe"]["precision"]}
             rows.append(_scores(table.filter(fold == i)) | run | {"history": read_history(run_dir)})
         values = {key: [row[key] for row in rows] for key in FIGURES}
         recalls = {f"recall_{key}": [row["recall"][key] for row in rows] for key in EXPRESSIONS}
@@ -43,7 +44,6 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
             "train_seconds": sum(row["train_seconds"] for row in rows),
             "folds": rows,
             "pooled": _scores(table),
-            "training": {key: config[key] for key in TRAINING} | {"precision": config["recipe"]["precision"]},
         }
     return models
 

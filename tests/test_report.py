@@ -1,6 +1,7 @@
 """What is published: controls, robustness, side studies, and that nothing of it is old."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -111,6 +112,12 @@ def test_mean_maps_are_filled_up_from_train(source, tmp_path, monkeypatch, capsy
 
 def test_readme_cards_and_figures_say_what_the_results_files_say():
     assert report.stale() == []
+
+
+@pytest.mark.parametrize("page", [report.README, *report.CARDS_DIR.glob("*.md")], ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_an_old_figure_is_found(tmp_path, monkeypatch):

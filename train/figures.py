@@ -103,7 +103,6 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
     panels = figure.subplots(1, 2, sharey=True)
     halves = [half_interval(accuracy, n) for accuracy in (ours | others).values()]
     panels[0].set_ylabel(f"accuracy on test, %, each ± {min(halves):.1f} to {max(halves):.1f} (95 %)")
-    panels[0].margins(y=0.1)
     for axes, (title, cost) in zip(panels, costs.items(), strict=True):
         for points, marker, color, label in (
             (ours, "o", "C0", "fer-zoo"),

@@ -28,6 +28,7 @@ from train.summary import cells, curves_of
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARDS_DIR = RESULTS_DIR.parent
+CURVES = "cv-paper.png"
 
 
 def zoo_table() -> str:
@@ -91,6 +92,11 @@ def cv_table() -> str:
     ]
     for name, model in summary["models"].items():
         rows.append(f"| `{name}` | {' | '.join(cells(model))} |")
+    if curves := curves_of(summary):
+        missing = [f"`{name}`" for name in summary["models"] if name not in curves]
+        rows.append(f"\n![Learning curves of the folds](model_cards/figures/{CURVES})")
+        if missing:
+            rows.append(f"\nThe learning curves of {' and '.join(missing)} were not kept.")
     return "\n".join(rows)
 
 
@@ -165,7 +171,7 @@ def figures() -> dict[Path, tuple]:
     results = load_results()
     found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
     if curves := curves_of(_crossed()):
-        found[FIGURES_DIR / "cv-paper.png"] = (draw_curves, curves)
+        found[FIGURES_DIR / CURVES] = (draw_curves, curves)
     if studies := load_studies():
         found[FIGURES_DIR / "studies.png"] = (draw_curves, study_curves(studies))
     return found | {

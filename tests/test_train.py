@@ -82,7 +82,8 @@ def finished(source, recipe, tmp_path_factory) -> Path:
 
 def test_a_run_is_complete(finished):
     files = {"config.json", "history.jsonl", "model.safetensors", "result.json"}
-    assert {file.name for file in finished.iterdir()} == files
+    # a lock's file may be left, without a lock
+    assert {file.name for file in finished.iterdir()} - {"lock"} == files
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     result = json.loads((finished / "result.json").read_text())
     assert [line["epoch"] for line in history] == [1, 2, 3]

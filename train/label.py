@@ -38,7 +38,7 @@ from fer_zoo.images import ImageError, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
 from train.files import sha256
-from train.run_dir import RunDir
+from train.run_dir import keep_config
 
 # A batch of pictures is closed early when it holds so many pixels, which bounds memory.
 BATCH_PIXELS = 50_000_000
@@ -249,7 +249,7 @@ def main() -> None:
         "weights": _digest(recognizer, model),
         "faces": type(recognizer.detector).__name__,
     }
-    RunDir(args.out, settings, accelerator)  # refuses a folder of other settings
+    keep_config(args.out, settings, accelerator)
 
     files = [args.out / f"part-{i:05d}-of-{source.parts:05d}.parquet" for i in range(source.parts)]
     mine = range(rank, source.parts, world)

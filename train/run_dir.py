@@ -60,6 +60,36 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"{path / WEIGHTS} cannot be read ({error}): train that run again") from error
 
 
+def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool = False) -> None:
+    """Writes config.json into a directory, which is made if absent, or refuses one of another config.
+
+    Args:
+        path: The directory.
+        config: JSON-able.
+        accelerator: Its main process writes.
+        anew: Write it also where there is one.
+
+    Raises:
+        RunError: It holds another config, or cannot be written or read.
+    """
+    file = path / CONFIG
+    config = json.loads(json.dumps(config))
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process and (anew or not file.exists()):
+            write_atomic(file, json.dumps(config, indent=2) + "\n")
+    accelerator.wait_for_everyone()
+    try:
+        stored = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
+    if "recipe" in stored:
+        stored["recipe"] = settings_of(stored["recipe"])
+    if found := list(changed(stored, config)):
+        changes = "; ".join(f"{key} is {there} there and {now} now" for key, there, now in found)
+        raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it")
+
+
 @contextmanager
 def locked(path: Path, accelerator: Accelerator) -> Iterator[None]:
     """Keeps other trainings out of a run's directory, which is made if absent.
@@ -96,23 +126,10 @@ class RunDir:
     def __init__(self, path: Path, config: dict, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
-        file = path / CONFIG
-        config = json.loads(json.dumps(config))
         # one that did not come as far as a checkpoint may be tried again with other settings
-        if accelerator.is_main_process and not (self._checkpoints() or (path / RESULT).exists()):
-            with _writing(path):
-                write_atomic(file, json.dumps(config, indent=2) + "\n")
-        accelerator.wait_for_everyone()
-        try:
-            self.digest = sha256(file)
-            stored = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{file} cannot be read ({error}): choose another --out") from error
-        if "recipe" in stored:
-            stored["recipe"] = settings_of(stored["recipe"])
-        if found := list(changed(stored, config)):
-            changes = "; ".join(f"{key} is {there} there and {now} now" for key, there, now in found)
-            raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it")
+        begun = self._checkpoints() or (path / RESULT).exists()
+        keep_config(path, config, accelerator, anew=not begun)
+        self.digest = sha256(path / CONFIG)
 
     def result(self) -> dict | None:
         """What a finished run returned; None while it is not finished."""

@@ -173,7 +173,7 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
 
 
 def side_studies(losses: tuple[float, float], late: float, disgust: float) -> dict:
-    """What 20 and 30 epochs, L2 and class weights are told to have brought."""
+    """What 20 and 30 epochs, L2 and class weights are told to have brought one network."""
 
     def one(name: str, epochs: int = 20, loss: float = losses[0], recall: float = 20.0) -> dict:
         history = [
@@ -183,7 +183,7 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
         figures = {"n": 2400, "accuracy": 61.0, "recall": {"fear": recall + 5, "disgust": recall}}
         config = {
             "recipe_name": name,
-            "model": "fer_cbam",
+            "model": "fer_cnn",
             "fold": 0,
             "labels": "fer2013",
             "recipe": {"epochs": epochs, "seed": 0, "precision": "bf16", "weight_decay": 1e-4},
@@ -207,9 +207,14 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
     ],
 )
 def test_side_studies_decide_the_papers_claims(found, verdicts):
-    judged = claims.judge_studies(found)
-    assert all(f".** {verdict}: " in line for line, verdict in zip(judged, verdicts, strict=True))
-    assert "weight decay of 0.0001" in judged[0] and "standard error, 1.00 points" in judged[1]
+    judged = claims.judge_studies({"fer_cnn": found})
+    assert all(
+        f", fer_cnn.** {verdict}: " in line for line, verdict in zip(judged[::2], verdicts, strict=True)
+    )
+    assert all(f", {claims.BEST}.** Not measured yet" in line for line in judged[1::2])
+    assert "weight decay of 0.0001" in judged[0] and "standard error, 1.00 points" in judged[2]
+    both = claims.judge_studies({"fer_cnn": found, claims.BEST: found})
+    assert len(both) == 6 and not any("Not measured yet" in line for line in both)
 
 
 def test_differences_and_what_they_decide():
@@ -229,18 +234,19 @@ def test_differences_and_what_they_decide():
     ("change", "says"),
     [
         ({"recipe_name": "paper-30"}, "one run of each of paper, paper-30"),
-        ({"model": "fer_cnn"}, "not one of fer_cbam"),
-        ({"fold": 1}, "not one of fer_cbam"),
+        ({"fold": 1}, "did not learn the labels of FER2013's training split"),
         ({"recipe": {"epochs": 3, "seed": 0, "precision": "bf16"}}, "not of its 20 epochs"),
         ({"recipe": {"epochs": 20, "seed": 0, "precision": "fp32"}}, "different precisions"),
     ],
 )
 def test_only_whole_side_studies_are_published(change, says):
     found = list(side_studies((1.8, 1.4), 60.5, 45.0).values())
-    train.studies.check(found)
+    train.studies.check("fer_cnn", found)
+    with pytest.raises(ValueError, match="of fer_cnn and fer_cbam, not of fer_resnet"):
+        train.studies.check("fer_resnet", found)
     found[0]["config"] |= change
     with pytest.raises(ValueError, match=says):
-        train.studies.check(found)
+        train.studies.check("fer_cnn", found)
 
 
 def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
@@ -257,7 +263,8 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
     assert "disgust.** Undecided" in without and "fer_kernel_cnn on test" in without
     assert FIGURES_DIR / "studies.png" not in report.figures()
 
-    (tmp_path / "studies.json").write_text(json.dumps(side_studies((1.8, 1.4), 60.5, 45.0)))
+    found = {name: side_studies((1.8, 1.4), 60.5, 45.0) for name in train.studies.MODELS}
+    (tmp_path / "studies.json").write_text(json.dumps(found))
     pair = {"models": ["fer_cnn", "fer_cbam"], "differences": [-10, -10.5] * 2, "mean": -10.25, "ci95": 0.4}
     compared = {"recipe": "paper", "folds": 3, "seeds": [0, 1], "pairs": [pair]}
     (tmp_path / "compare-paper.json").write_text(json.dumps(compared))
@@ -294,10 +301,17 @@ def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
     assert "not a finished run" in capsys.readouterr().err
     assert called(train.fit, *fit_args) in (None, 0)
     assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") in (None, 0)
-    found = json.loads((tmp_path / "studies.json").read_text())["paper-l2"]
+    found = json.loads((tmp_path / "studies.json").read_text())["fer_cnn"]["paper-l2"]
     assert [line["epoch"] for line in found["history"]] == [1, 2]
     best = max(line["val_accuracy"] for line in found["history"])
     assert found["validation_clean"]["accuracy"] == pytest.approx(best, abs=0.01)
+    # networks that are there already stay
+    (tmp_path / "studies.json").write_text(json.dumps({"fer_cnn": {"old": 1}, "fer_cbam": {"paper": 2}}))
+    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") in (None, 0)
+    assert json.loads((tmp_path / "studies.json").read_text()) == {
+        "fer_cnn": {"paper-l2": found},
+        "fer_cbam": {"paper": 2},
+    }
     config = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps(config | {"data": "other"}))
     assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2

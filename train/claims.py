@@ -25,7 +25,7 @@ Share = tuple[float, int]  # percent, and of how many cases
 EXACT = 10**9  # cases of a share that is no estimate
 Interval = tuple[float, float]
 
-# Of the side studies, in the order in which `judge_studies` judges them.
+# Of the side studies, in the order in which `_judge_study` judges them.
 STUDIED = (
     "L2 regularisation lowers the validation loss at epoch 20 from 1.8 to under 1.4",
     "30 epochs read no better than 20",
@@ -69,15 +69,24 @@ def judge_studies(studies: dict) -> list[str]:
     """What holds of the paper's claims about regularisation, epochs and class weights.
 
     Args:
-        studies: Of `train/studies.py`: paper, paper-30, paper-l2 and paper-weights; empty while not run.
+        studies: Of `train/studies.py`, by network; empty while not run.
 
     Returns:
-        A line of Markdown a claim.
+        A line of Markdown a claim and network, those of `BEST`, of which the paper speaks, also unmeasured.
     """
-    if not studies:
-        return [f"- **{claim}.** Not measured yet: `train/studies.py` would." for claim in STUDIED]
+    judged = {model: _judge_study(found) for model, found in studies.items()}
+    judged.setdefault(BEST, ["Not measured yet: `train/studies.py` would"] * len(STUDIED))
+    return [
+        f"- **{claim}, {model}.** {verdicts[number]}."
+        for number, claim in enumerate(STUDIED)
+        for model, verdicts in judged.items()
+    ]
+
+
+def _judge_study(found: dict) -> list[str]:
+    """The verdicts on `STUDIED` of one network's trainings: paper, paper-30, paper-l2 and paper-weights."""
     base, longer, regularised, weighted = (
-        studies[name] for name in ("paper", "paper-30", "paper-l2", "paper-weights")
+        found[name] for name in ("paper", "paper-30", "paper-l2", "paper-weights")
     )
     without, with_l2 = _last(base, "val_loss"), _last(regularised, "val_loss")
     early, late = _last(base, "val_accuracy"), _last(longer, "val_accuracy")
@@ -92,20 +101,17 @@ def judge_studies(studies: dict) -> list[str]:
         for name in HELPED
     }
     return [
-        _claim(
-            STUDIED[0],
+        _verdict(
             without - with_l2 > (1.8 - 1.4) / 2,
             f"over the last five epochs it is {without:.2f} without and {with_l2:.2f} with a weight decay of "
             f"{regularised['config']['recipe']['weight_decay']:g}; half of the paper's fall would do",
         ),
-        _claim(
-            STUDIED[1],
+        _verdict(
             True if late - early < noise else False if is_more(gain) else None,
             f"the last five of 20 have {early:.2f} % on average, the last five of 30 {late:.2f} %: "
             f"{_points(gain)}, where a gain within the standard error, {noise:.2f} points, is none",
         ),
-        _claim(
-            STUDIED[2],
+        _verdict(
             every(map(is_more, gains.values())),
             "recall without and with them is "
             + ", ".join(

@@ -57,7 +57,7 @@ The shares are those of a map's mass in a band about the eyes and one about the 
 STUDIES = """\
 ![Learning curves of the side studies](figures/studies.png)
 
-The side studies are trainings of fer_cbam on the training split, scored on clean validation
+The side studies are trainings of {models} on the training split, scored on clean validation
 ([figures](results/studies.json), by `python train/studies.py`). The training loss with class weights is
 weighted, and not to be compared with the others.
 
@@ -105,7 +105,7 @@ def page() -> str:
         best=BEST,
         clearly=CLEARLY,
         shift=judge_shift(test[BEST], maps["shares"]),
-        studies=STUDIES if studies else "",
+        studies=STUDIES.format(models=" and ".join(studies)) if studies else "",
         map_model=maps["model"],
         detector=maps["detector"],
         filled="".join(f"; {each}" for each in filled),
@@ -125,7 +125,11 @@ def load_studies() -> dict:
 
 def study_curves(studies: dict) -> dict[str, list[list[dict]]]:
     """The studies' learning curves, as `train.curves.draw_curves` takes them."""
-    return {f"{study['config']['model']}, {name}": [study["history"]] for name, study in studies.items()}
+    return {
+        f"{model}, {name}": [row["history"]]
+        for model, found in studies.items()
+        for name, row in found.items()
+    }
 
 
 def _table(results: dict[str, dict]) -> str:

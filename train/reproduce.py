@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train import controls, studies
+from train.claims import BEST
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read
 from train.files import sha256
@@ -42,7 +43,7 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
 def fit_rounds(out: Path, seeds: int, common: dict) -> list[list[Step]]:
     """The weights, what teaches them, and the side studies; each round needs those before it."""
     wanted = [(model, "paper", 0) for model in MODELS]
-    wanted += [(studies.MODEL, name, 0) for name in studies.RECIPES[1:]]
+    wanted += [(model, name, 0) for model in studies.MODELS for name in studies.RECIPES[1:]]
     for model, recipe in RECIPES["fer2013"].items():
         wanted += [(*run, 0) for run in needs(recipe)]
         wanted += [(model, recipe, seed) for seed in range(seeds)]
@@ -89,7 +90,7 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
 
 def study_step(out: Path, data: dict) -> Step:
     """Gathers the side studies of `fit_rounds`."""
-    runs = tuple(out / f"{studies.MODEL}-{name}-0" for name in studies.RECIPES)
+    runs = tuple(out / f"{model}-{name}-0" for model in studies.MODELS for name in studies.RECIPES)
     return Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)
 
 
@@ -185,7 +186,7 @@ def main() -> None:
             score_seeds(out, model, tag, data, runs, logs)
     run_all([study_step(out, data)], 1, logs)
     results = out / "results"
-    looked_at = {"model": out / "weights" / f"{studies.MODEL}.paper.safetensors"}
+    looked_at = {"model": out / "weights" / f"{BEST}.paper.safetensors"}
     steps = [
         Step("audit", "audit.py", {"out": results / "audit.json"} | data),
         Step("mean-gradcam", "mean_gradcam.py", {"out": results / "mean-gradcam.json"} | looked_at | data),

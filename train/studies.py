@@ -1,10 +1,10 @@
-"""Gathers the course paper's side studies: its best network by variants of its recipe.
+"""Gathers the course paper's side studies: a network trained by variants of the paper's recipe.
 
     python train/studies.py runs/fer_cbam-paper{,-30,-l2,-weights}-0 --data SOURCE
 
 Each run's learning curve and what its best epoch reads on clean validation go into
-model_cards/results/studies.json, from which `train/report.py` judges the paper's claims. Nothing is read from
-test.
+model_cards/results/studies.json, beside the networks that are there already; from it `train/report.py` judges
+the paper's claims. Nothing is read from test.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,7 +29,7 @@ from train.recipe import load_recipe
 from train.run_dir import finished, read_weights
 
 FILE = RESULTS_DIR / "studies.json"
-MODEL = "fer_cbam"
+MODELS = ("fer_cnn", "fer_cbam")  # the paper's baseline, and its best, of which it speaks
 RECIPES = ("paper", "paper-30", "paper-l2", "paper-weights")
 FIGURES = ("n", "accuracy", "accuracy_ci95", "macro_f1", "recall", "nll")
 
@@ -64,19 +65,24 @@ def study(run_dir: Path, data: Fer2013) -> dict:
     }
 
 
-def check(studies: list[dict]) -> None:
-    """Refuses what cannot be published as the side studies.
+def check(model: str, studies: list[dict]) -> None:
+    """Refuses what cannot be published as the side studies of one network.
 
     Raises:
-        ValueError: They are not one whole run of each recipe, all of one network, seed and precision.
+        ValueError: It is none of `MODELS`, or they are not one whole run of each recipe, all of one seed and
+            precision.
     """
+    if model not in MODELS:
+        raise ValueError(f"the side studies are of {' and '.join(MODELS)}, not of {model}")
     names = sorted(study["config"]["recipe_name"] for study in studies)
     if names != sorted(RECIPES):
-        raise ValueError(f"the studies are one run of each of {', '.join(RECIPES)}, not {', '.join(names)}")
+        raise ValueError(
+            f"the studies of {model} are one run of each of {', '.join(RECIPES)}, not {', '.join(names)}"
+        )
     for config in (study["config"] for study in studies):
         name, wanted = config["recipe_name"], load_recipe(config["recipe_name"])
-        if (config["model"], config["fold"], config["labels"]) != (MODEL, 0, "fer2013"):
-            raise ValueError(f"the run of {name} is not one of {MODEL} on FER2013's training split")
+        if (config["fold"], config["labels"]) != (0, "fer2013"):
+            raise ValueError(f"the run of {name} did not learn the labels of FER2013's training split")
         if (config["recipe"]["epochs"], config["recipe"]["seed"]) != (wanted.epochs, wanted.seed):
             raise ValueError(f"the run of {name} is not of its {wanted.epochs} epochs and seed {wanted.seed}")
     precisions = {study["config"]["recipe"]["precision"] for study in studies}
@@ -92,16 +98,23 @@ def main() -> None:
     args = parser.parse_args()
     published = args.out.resolve() == FILE.resolve()
     data = load_data(args, strict=published)
-    found = [study(run_dir, data) for run_dir in args.runs]
+    found: dict[str, list[dict]] = {}
+    for run_dir in tqdm(args.runs, unit="run"):
+        row = study(run_dir, data)
+        found.setdefault(row["config"]["model"], []).append(row)
     if published:
-        check(found)
-    studies = {row["config"]["recipe_name"]: row for row in found}
+        for model, rows in found.items():
+            check(model, rows)
+    studies = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for model, rows in found.items():
+        studies[model] = {row["config"]["recipe_name"]: row for row in rows}
+        for name, row in studies[model].items():
+            figures = row["validation_clean"]
+            print(
+                f"{model}, {name}: {figures['accuracy']:.2f} % on clean validation, "
+                f"macro-F1 {figures['macro_f1']:.2f} %"
+            )
     write_atomic(args.out, json.dumps(studies, indent=2) + "\n")
-    for name, row in studies.items():
-        figures = row["validation_clean"]
-        print(
-            f"{name}: {figures['accuracy']:.2f} % on clean validation, macro-F1 {figures['macro_f1']:.2f} %"
-        )
 
 
 if __name__ == "__main__":

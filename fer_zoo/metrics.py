@@ -41,7 +41,7 @@ def scores(logits: torch.Tensor, labels: torch.Tensor) -> dict:
     return {
         "n": len(labels),
         "accuracy": 100 * accuracy,
-        "accuracy_ci95": 100 * 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(labels)),
+        "accuracy_ci95": half_interval(100 * accuracy, len(labels)),
         "macro_f1": 100 * metrics.f1_score(probs, labels, **task, average="macro").item(),
         "recall": {name: 100 * value for name, value in zip(EXPRESSIONS, recall.tolist(), strict=True)},
         "ece": 100 * metrics.calibration_error(probs, labels, **task, n_bins=BINS).item(),
@@ -50,3 +50,8 @@ def scores(logits: torch.Tensor, labels: torch.Tensor) -> dict:
         "reliability": {"confidence": confidence.tolist(), "accuracy": hits.tolist()},
         "confusion": metrics.confusion_matrix(probs, labels, **task).tolist(),
     }
+
+
+def half_interval(percent: float, n: int) -> float:
+    """Half the 95 % interval of a share of n cases, in points, by the normal approximation."""
+    return 1.96 * math.sqrt(percent * (100 - percent) / n)

@@ -34,10 +34,12 @@ FACE_SIZE = 384  # pixels of a face and its map on the screen
 DELETED = "This photo was deleted in the meantime; please add it again."
 
 # Weights that need no download, best architecture first. Visitors choose among these only.
-MODELS = sorted(
-    (name for name in timm.list_pretrained("fer_*") if timm.get_pretrained_cfg(name).file),
-    key=lambda name: (*PREFERRED, name.partition(".")[0]).index(name.partition(".")[0]),
-)
+MODELS = [
+    name
+    for arch in dict.fromkeys((*PREFERRED, *timm.list_models("fer_*")))
+    for name in timm.list_pretrained(f"{arch}.*")
+    if timm.get_pretrained_cfg(name).file
+]
 
 
 @cache

@@ -209,9 +209,9 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
 def test_side_studies_decide_the_papers_claims(found, verdicts):
     judged = claims.judge_studies({"fer_cnn": found})
     assert all(
-        f", fer_cnn.** {verdict}: " in line for line, verdict in zip(judged[::2], verdicts, strict=True)
+        f" (fer_cnn).** {verdict}: " in line for line, verdict in zip(judged[::2], verdicts, strict=True)
     )
-    assert all(f", {claims.BEST}.** Not measured yet" in line for line in judged[1::2])
+    assert all(f" ({claims.BEST}).** Not measured yet" in line for line in judged[1::2])
     assert "weight decay of 0.0001" in judged[0] and "standard error, 1.00 points" in judged[2]
     both = claims.judge_studies({"fer_cnn": found, claims.BEST: found})
     assert len(both) == 6 and not any("Not measured yet" in line for line in both)
@@ -234,7 +234,7 @@ def test_differences_and_what_they_decide():
     ("change", "says"),
     [
         ({"recipe_name": "paper-30"}, "one run of each of paper, paper-30"),
-        ({"fold": 1}, "did not learn the labels of FER2013's training split"),
+        ({"labels": "ferplus"}, "did not learn the labels of FER2013"),
         ({"recipe": {"epochs": 3, "seed": 0, "precision": "bf16"}}, "not of its 20 epochs"),
         ({"recipe": {"epochs": 20, "seed": 0, "precision": "fp32"}}, "different precisions"),
     ],
@@ -315,4 +315,4 @@ def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
     config = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps(config | {"data": "other"}))
     assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
-    assert "learnt other data" in capsys.readouterr().err
+    assert "did not learn the training split that --data names" in capsys.readouterr().err

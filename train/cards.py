@@ -9,8 +9,8 @@ import timm
 
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR, TEST_READS
-from train.figures import half_interval
 from train.lineage import RECIPES, TEACHERS, epochs, needs
 from train.recipe import load_recipe, without_seed
 from train.search import table as search_table

@@ -77,7 +77,7 @@ def judge_studies(studies: dict) -> list[str]:
     judged = {model: _judge_study(found) for model, found in studies.items()}
     judged.setdefault(BEST, ["Not measured yet: `train/studies.py` would"] * len(STUDIED))
     return [
-        f"- **{claim}, {model}.** {verdicts[number]}."
+        f"- **{claim} ({model}).** {verdicts[number]}."
         for number, claim in enumerate(STUDIED)
         for model, verdicts in judged.items()
     ]

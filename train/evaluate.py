@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,6 +24,7 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
 from train.files import sha256, write_atomic
+from train.networks import size_of
 
 RESULTS_DIR = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 TEST_READS = "test_reads.jsonl"
@@ -149,12 +149,11 @@ def origin(path: Path) -> dict:
     """What stands beside a file's figures: size, parameters, cost, its run, and logits that tests compare."""
     metadata = _metadata(path)
     model = load_model(path).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+    with torch.no_grad():
         logits = model(golden_input())
     return {
         "bytes": path.stat().st_size,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gmacs": flops.get_total_flops() / 2 / len(logits) / 1e9,
+        **size_of(model, golden_input()),
         "temperature": float(metadata.get("temperature", 1)),
         "golden_logits": logits.tolist(),
         "run": json.loads(metadata["run"]),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 
 from fer_zoo.files import atomic
 from fer_zoo.labels import COLORS, EXPRESSIONS
+from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR
 
 FIGURES_DIR = RESULTS_DIR.parent / "figures"
@@ -87,10 +87,7 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
 
     n = results[0]["splits"]["test"]["n"]
     ours = {row["model"]: row["splits"]["test"]["accuracy"] for row in results}
-    others = {
-        peer["package"] + ("" if peer["weights"] == "default" else f"\n{peer['weights']}"): peer["accuracy"]
-        for peer in peers
-    }
+    others = {peer_name(peer, "\n"): peer["accuracy"] for peer in peers}
     costs = {
         "parameters": {row["model"]: row["parameters"] for row in results}
         | {name: peer["parameters"] for name, peer in zip(others, peers, strict=True)},
@@ -124,9 +121,9 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
     save(figure, file, results, peers, times)
 
 
-def half_interval(percent: float, n: int) -> float:
-    """Half the 95 % interval of a share of n cases, in points, as `fer_zoo.metrics.scores` has it."""
-    return 1.96 * math.sqrt(percent * (100 - percent) / n)
+def peer_name(peer: dict, separator: str = ", ") -> str:
+    """Another package, and which of its weights where it has several."""
+    return peer["package"] + ("" if peer["weights"] == "default" else separator + peer["weights"])
 
 
 def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, ...]], file: Path) -> None:

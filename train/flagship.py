@@ -28,7 +28,7 @@ FERPLUS = {MODEL: RECIPE[MODEL], "fer_cbam": "strong-mix"}  # these learn the vo
 
 def label_steps(out: Path, common: dict) -> list[Step]:
     """What learns without a teacher: the seeds, the folds, and the networks of FER+."""
-    steps = [_fit(out, MODEL, seed, common) for seed in range(SEEDS)]
+    steps = [_fit(out, MODEL, seed, {"recipe": RECIPE[MODEL]} | common) for seed in range(SEEDS)]
     for fold in range(1, FOLDS + 1):
         options = {"model": MODEL, "recipe": RECIPE[MODEL], "folds": FOLDS, "fold": fold, "out": out / "cv"}
         steps.append(Step(f"cv-{fold}", "cv.py", options | common))
@@ -40,7 +40,7 @@ def label_steps(out: Path, common: dict) -> list[Step]:
 
 def student_steps(out: Path, common: dict) -> list[Step]:
     """What learns from either teacher, and the tiny network from none for comparison."""
-    steps = [_fit(out, TINY, seed, common) for seed in range(STUDENTS)]
+    steps = [_fit(out, TINY, seed, {"recipe": RECIPE[TINY]} | common) for seed in range(STUDENTS)]
     for teacher, file in teachers(out).items():
         for model in (MODEL, TINY):
             for seed in range(STUDENTS):
@@ -60,9 +60,9 @@ def runs_of(out: Path, model: str, *kinds: str) -> list[Path]:
 
 
 def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") -> Step:
-    """One training; `options` win over the network's own recipe."""
+    """One training; its recipe is among the options."""
     name = f"{model}-{kind}-{seed}"
-    given = {"model": model, "recipe": RECIPE.get(model), "seed": seed, "out": out / name}
+    given = {"model": model, "seed": seed, "out": out / name}
     return Step(name, "fit.py", given | options)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import timm
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import create_face_model
@@ -73,6 +74,21 @@ def create_network(
             f"try --input-size {2 * size}"
         ) from error
     return model.train()
+
+
+def size_of(model: nn.Module, faces: torch.Tensor) -> dict:
+    """How large a network is: its `parameters`, and `gmacs`, 1e9 multiply-adds, a face.
+
+    Args:
+        model: In eval mode.
+        faces: float32 (N, 1, H, W).
+    """
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops:
+        model(faces)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gmacs": flops.get_total_flops() / 2 / len(faces) / 1e9,
+    }
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The course paper's figures and claims beside ours, as a page that the results files fill."""
 
+from fer_zoo.metrics import half_interval
 from train.claims import (
     BEST,
     CLEARLY,
@@ -12,7 +13,6 @@ from train.claims import (
     load,
     load_if_run,
 )
-from train.figures import half_interval
 
 PAGE = """\
 # The course paper, checked

@@ -14,13 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.metrics import half_interval
 from train import robustness
 from train.cards import card, load_results
 from train.claims import PAPER, difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
 from train.evaluate import RESULTS_DIR
-from train.figures import FIGURES_DIR, draw_costs, draw_model, half_interval, is_current, need_faces
+from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
 from train.files import write_atomic
 from train.gallery import draw_gallery
 from train.paper_page import load_maps, load_studies, page, study_curves
@@ -50,10 +51,9 @@ def zoo_table() -> str:
         )
         found.append((test["accuracy"], text))
     for peer in _peers():
-        name = peer["package"] + ("" if peer["weights"] == "default" else f", {peer['weights']}")
         half = half_interval(peer["accuracy"], results[0]["splits"]["test"]["n"])
         text = (
-            f"| *{name}* | {peer['parameters']:,} | | {peer['accuracy']:.1f} ± {half:.2f} | "
+            f"| *{peer_name(peer)}* | {peer['parameters']:,} | | {peer['accuracy']:.1f} ± {half:.2f} | "
             f"| {peer['macro_f1']:.1f} | |"
         )
         found.append((peer["accuracy"], text))

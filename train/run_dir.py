@@ -48,6 +48,21 @@ def finished(path: Path) -> tuple[dict, dict]:
     return config, result
 
 
+def check_learnt(path: Path, config: dict, fingerprint: str) -> None:
+    """Refuses a run that did not learn the whole training split of just these data.
+
+    Args:
+        path: The run's directory.
+        config: Its config.
+        fingerprint: Of the data.
+
+    Raises:
+        RunError: It learnt others, or all folds but one.
+    """
+    if (config["data"], config["fold"]) != (fingerprint, 0):
+        raise RunError(f"{path} did not learn the training split that --data names")
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a finished run's best epoch.
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,7 +25,7 @@ from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
 from train.files import write_atomic
 from train.hardware import cpu
-from train.networks import check_name, create_network
+from train.networks import check_name, create_network, size_of
 from train.recipe import load_recipe
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -155,15 +154,9 @@ def cost_of(name: str) -> dict:
     """What a network costs: `parameters`, `gmacs`, and `milliseconds` a face, alone on the CPU, in fp32."""
     model, face = create_network(name).eval(), torch.zeros(1, 1, 48, 48)
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as flops:
-            model(face)
         timer = Timer("model(face)", globals={"model": model, "face": face}, num_threads=2)
         milliseconds = 1e3 * timer.blocked_autorange(min_run_time=0.5).median
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gmacs": flops.get_total_flops() / 2e9,
-        "milliseconds": milliseconds,
-    }
+    return size_of(model, face) | {"milliseconds": milliseconds}
 
 
 def table(rows: list[dict]) -> str:

@@ -22,7 +22,7 @@ from train.dataset import Fer2013
 from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
 from train.files import sha256, write_atomic
 from train.recipe import without_seed
-from train.run_dir import WEIGHTS, finished
+from train.run_dir import WEIGHTS, check_learnt, finished
 from train.teacher import probabilities
 
 # What the runs' configs have in common, besides the recipe but for its seed.
@@ -98,8 +98,7 @@ def main() -> None:
     configs = same_runs(args.runs)
     # what is published is of the real data
     data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)
-    if (configs[0]["data"], configs[0]["fold"]) != (data.fingerprint, 0):
-        raise SeedsError(f"{args.runs[0]} did not learn the training split that --data names")
+    check_learnt(args.runs[0], configs[0], data.fingerprint)  # the others are like it
     arch = configs[0]["model"].partition(".")[0]
     seeds = [config["recipe"]["seed"] for config in configs]
     digests = [sha256(each / WEIGHTS) for each in args.runs]

@@ -26,7 +26,7 @@ from train.ferplus import clean_validation
 from train.files import write_atomic
 from train.networks import create_network
 from train.recipe import load_recipe
-from train.run_dir import finished, read_weights
+from train.run_dir import check_learnt, finished, read_weights
 
 FILE = RESULTS_DIR / "studies.json"
 MODELS = ("fer_cnn", "fer_cbam")  # the paper's baseline, and its best, of which it speaks
@@ -46,12 +46,10 @@ def study(run_dir: Path, data: Fer2013) -> dict:
         figures of its best epoch.
 
     Raises:
-        RunError: The run is not finished.
-        ValueError: It learnt other data.
+        RunError: The run is not finished, or learnt other data.
     """
     config, result = finished(run_dir)
-    if config["data"] != data.fingerprint:
-        raise ValueError(f"{run_dir} learnt other data than --data names")
+    check_learnt(run_dir, config, data.fingerprint)
     model = create_network(config["model"], input_size=config["input_size"])
     model.load_state_dict(read_weights(run_dir))
     clean = clean_validation(data, "fer2013")
@@ -81,8 +79,8 @@ def check(model: str, studies: list[dict]) -> None:
         )
     for config in (study["config"] for study in studies):
         name, wanted = config["recipe_name"], load_recipe(config["recipe_name"])
-        if (config["fold"], config["labels"]) != (0, "fer2013"):
-            raise ValueError(f"the run of {name} did not learn the labels of FER2013's training split")
+        if config["labels"] != "fer2013":
+            raise ValueError(f"the run of {name} did not learn the labels of FER2013")
         if (config["recipe"]["epochs"], config["recipe"]["seed"]) != (wanted.epochs, wanted.seed):
             raise ValueError(f"the run of {name} is not of its {wanted.epochs} epochs and seed {wanted.seed}")
     precisions = {study["config"]["recipe"]["precision"] for study in studies}

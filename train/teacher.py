@@ -27,7 +27,7 @@ from train.dataset import Arrays
 from train.engine import predict
 from train.files import write_atomic
 from train.networks import create_network
-from train.run_dir import finished, read_weights
+from train.run_dir import check_learnt, finished, read_weights
 
 
 def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.ndarray, **columns) -> None:
@@ -103,8 +103,7 @@ def main() -> None:
     configs = [finished(folder)[0] for folder in args.runs]
     data = load_data(args, strict=False)
     for folder, config in zip(args.runs, configs, strict=True):
-        if (config["data"], config["fold"]) != (data.fingerprint, 0):
-            raise DataError(f"{folder} did not learn the training split that --data names")
+        check_learnt(folder, config, data.fingerprint)
     train = data["train"]
     images = torch.from_numpy(train.images).unsqueeze(1)
     total = sum(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ import train.cli
 import train.fit
 import train.mean_gradcam
 import train.studies
+import train.threshold
 from fer_zoo.faces import Detection
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
@@ -158,18 +160,39 @@ def test_the_default_model_is_the_one_of_highest_merit():
 
 
 def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
+    file = tmp_path / "robustness.json"
     paths = [tmp_path / f"fer_{name}.safetensors" for name in ("same", "other", "new")]
     for path in paths:
         path.write_bytes(path.stem.encode())
     accuracy = dict.fromkeys(CONDITIONS, 50.0)
     stored = {path.stem: {"sha256": sha256(path), "accuracy": accuracy} for path in paths[:2]}
-    monkeypatch.setattr(robustness, "FILE", tmp_path / "robustness.json")
-    assert robustness.still_true(paths) == {}
-    robustness.FILE.write_text(json.dumps({"models": stored}))
+    assert robustness.still_true(paths, file) == {}
+    file.write_text(json.dumps({"models": stored}))
     paths[1].write_bytes(b"trained anew")
-    assert list(robustness.still_true(paths)) == ["fer_same"]
+    assert list(robustness.still_true(paths, file)) == ["fer_same"]
     monkeypatch.setitem(CONDITIONS, "upside down", lambda x: x.flip(2))
-    assert robustness.still_true(paths) == {}
+    assert robustness.still_true(paths, file) == {}
+
+
+def test_robustness_and_thresholds_of_any_folder(source, tmp_path, monkeypatch, capsys):
+    def called(script: object, *args: object) -> int | None:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
+        with pytest.raises(SystemExit) as stopped:
+            train.cli.run(script.main)
+        return stopped.value.code
+
+    options = ("--weights", tmp_path, "--out", tmp_path / "found.json")
+    for script in (robustness, train.threshold):
+        assert called(script, *options) == 2
+        assert "has no weight files" in capsys.readouterr().err
+    name = "fer_net_tiny.fer2013"
+    shutil.copy(WEIGHTS_DIR / f"{name}.safetensors", tmp_path)
+    for script, figure in ((robustness, "merit"), (train.threshold, "coverage")):
+        assert called(script, *options) in (None, 0)
+        found = json.loads((tmp_path / "found.json").read_text())["models"]
+        assert list(found) == [name] and figure in found[name]
+        assert found[name]["sha256"] == sha256(WEIGHTS_DIR / f"{name}.safetensors")
+        (tmp_path / "found.json").unlink()
 
 
 def side_studies(losses: tuple[float, float], late: float, disgust: float) -> dict:

@@ -34,6 +34,17 @@ class EvaluationError(ValueError):
     """A model or a read that is refused; the message is one sentence for the user."""
 
 
+def packaged(folder: Path) -> list[Path]:
+    """The weight files in a folder, by name.
+
+    Raises:
+        EvaluationError: There are none.
+    """
+    if not (paths := sorted(folder.glob("*.safetensors"))):
+        raise EvaluationError(f"{folder} has no weight files: give the folder of some .safetensors")
+    return paths
+
+
 def weight_file(name: str) -> Path:
     """The packaged file of `name`, "arch.tag", or the file that `name` is the path of.
 

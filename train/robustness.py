@@ -4,18 +4,21 @@
 
 All packaged weights, on clean validation, so that the figures may decide which model is the default: the
 one with the highest mean of its accuracy over these conditions and its macro-F1 against the majority of FER+
-(Barsoum et al. 2016, arXiv:1608.01041). The table goes into model_cards/results/robustness.json; files that
+(Barsoum et al. 2016, arXiv:1608.01041). The table goes into model_cards/results/robustness.json; weights that
 stand there already, with the same sha256, are not measured again.
 """
 
+import io
 import json
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
@@ -28,7 +31,7 @@ from train import ferplus
 from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
-from train.evaluate import RESULTS_DIR
+from train.evaluate import RESULTS_DIR, packaged
 from train.files import sha256, write_atomic
 
 FILE = RESULTS_DIR / "robustness.json"
@@ -75,7 +78,12 @@ def covered(rows: slice) -> Callable:
 
 def compressed(x: torch.Tensor) -> torch.Tensor:
     """JPEG of quality 20."""
-    return torch.stack([TF.jpeg(image, 20) for image in x])
+    faces = []
+    for (image,) in x.numpy():
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=20)
+        faces.append(np.array(Image.open(file)))
+    return torch.from_numpy(np.stack(faces)).unsqueeze(1)
 
 
 # Each from uint8 (N, 1, 48, 48) to the same.
@@ -135,9 +143,9 @@ def measure(images: torch.Tensor, labels: torch.Tensor, majority: torch.Tensor, 
     return found
 
 
-def still_true(paths: list[Path]) -> dict:
-    """The stored figures of those files that have not changed since, under the conditions of today."""
-    stored = json.loads(FILE.read_text())["models"] if FILE.exists() else {}
+def still_true(paths: list[Path], file: Path) -> dict:
+    """The figures stored in `file` of those weights that have not changed, under the conditions of today."""
+    stored = json.loads(file.read_text())["models"] if file.exists() else {}
     return {
         path.stem: row
         for path in paths
@@ -147,9 +155,9 @@ def still_true(paths: list[Path]) -> dict:
     }
 
 
-def table() -> str:
-    """The stored figures as Markdown, a column a model, best first."""
-    found = json.loads(FILE.read_text())["models"]
+def table(file: Path = FILE) -> str:
+    """The figures stored in `file` as Markdown, a column a model, best first."""
+    found = json.loads(file.read_text())["models"]
     names = sorted(found, key=lambda name: -found[name]["merit"])
     lines = ["| clean validation | " + " | ".join(f"`{name}`" for name in names) + " |"]
     lines.append("|---|" + "--:|" * len(names))
@@ -168,14 +176,18 @@ def table() -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
+    )
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
     args = parser.parse_args()
-    data = load_data(args)
+    data = load_data(args, strict=args.out.resolve() == FILE)
     clean = data.clean("validation")
     faces = data["validation"][clean]
     majority = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, "validation"))[clean])
     images, labels = torch.from_numpy(faces.images).unsqueeze(1), torch.from_numpy(faces.labels)
-    paths = sorted(WEIGHTS_DIR.glob("*.safetensors"))
-    found = still_true(paths)
+    paths = packaged(args.weights)
+    found = still_true(paths, args.out)
     found |= measure(images, labels, majority, [path for path in paths if path.stem not in found])
     results = {
         "split": "validation_clean",
@@ -183,8 +195,8 @@ def main() -> None:
         "ferplus_images": int((majority >= 0).sum()),
         "models": dict(sorted(found.items())),
     }
-    write_atomic(FILE, json.dumps(results, indent=2) + "\n")
-    print(table())
+    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    print(table(args.out))
 
 
 if __name__ == "__main__":

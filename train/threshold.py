@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.metrics import precision_recall_curve
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,9 +21,10 @@ from fer_zoo import Recognizer
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import RESULTS_DIR
+from train.evaluate import RESULTS_DIR, packaged
 from train.files import sha256, write_atomic
 
+FILE = RESULTS_DIR / "thresholds.json"
 PRECISION = 0.85
 
 
@@ -54,20 +56,24 @@ def threshold(confidence: np.ndarray, right: np.ndarray, precision: float = PREC
 def main() -> None:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
-    parser.add_argument("--out", type=Path, default=RESULTS_DIR / "thresholds.json")
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
+    )
+    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
     args = parser.parse_args()
-    data = load_data(args)
+    data = load_data(args, strict=args.out.resolve() == FILE)
     clean = data.clean("validation")
     labels = data["validation"].labels[clean]
     images = [Image.fromarray(image) for image in data["validation"].images[clean]]
     models = {}
-    for path in sorted(WEIGHTS_DIR.glob("*.safetensors")):
+    for path in tqdm(packaged(args.weights), unit="model", disable=None):
         # read as the Space reads them, whatever the recogniser does to the logits
-        faces = [face for (face,) in Recognizer(path.stem, faces="whole")(images)]
+        faces = [face for (face,) in Recognizer(path, faces="whole")(images)]
         right = np.array([f.label == EXPRESSIONS[label] for f, label in zip(faces, labels, strict=True)])
         found = threshold(np.array([face.confidence for face in faces]), right)
         models[path.stem] = {"sha256": sha256(path)} | found
-        print(path.stem, {key: value and round(value, 3) for key, value in found.items()})
+        rounded = {key: value and round(value, 3) for key, value in found.items()}
+        tqdm.write(f"{path.stem} {rounded}")
     results = {
         "command": "python train/threshold.py",
         "split": "validation_clean",

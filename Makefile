@@ -19,9 +19,9 @@ test: $(VENV)/.dev
 verify: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/verify.py --data "$(DATA)"
 
-# JOBS=6 trains six at a time on one GPU
+# JOBS=6 trains six at a time on one GPU, SEEDS=1 one seed of each comparison in place of three
 reproduce: data-given $(VENV)/.dev
-	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1) $(if $(EPOCHS),--epochs $(EPOCHS))
+	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1) --seeds $(or $(SEEDS),3) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 data-given:
 	@test -n "$(DATA)" || { echo "Say where FER2013 is: make $(MAKECMDGOALS) DATA=path/to/fer2013" >&2; exit 2; }

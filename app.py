@@ -1,4 +1,4 @@
-"""The Space: faces, their expressions, and what speaks for each (`python app.py`).
+"""The Space: faces, their expressions, and the evidence for each (`python app.py`).
 
 Builds and starts it; the screens stand in `space/`, a module a tab, and every computation in `fer_zoo`.
 """
@@ -33,7 +33,7 @@ from space.theme import CSS, HEAD, THEME
 from space.video import video_tab
 from space.zoo import zoo_tab
 
-TITLE = "# fer-zoo\nFaces, the expression each one shows, and what on the face speaks for it."
+TITLE = "# fer-zoo\nFaces, the expression each one shows, and the evidence for it on the face."
 MAX_FILE_SIZE = "25mb"
 SWEEP_SECONDS = 600  # how often files that are too old are looked for
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later

@@ -22,9 +22,10 @@ def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
     Returns:
         float32 of the same shape; mean 0.5 and std 0.5 give -1 to 1.
     """
-    mean, std = (torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std"))
-    if pixels.shape[1] == 1:
-        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    if pixels.shape[1] == 1:  # numbers: a GPU need not wait for tensors
+        mean, std = (sum(cfg[key]) / len(cfg[key]) for key in ("mean", "std"))
+    else:
+        mean, std = (torch.tensor(cfg[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std"))
     return (pixels.float() / 255 - mean) / std
 
 

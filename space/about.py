@@ -16,7 +16,9 @@ what the person feels: people smile when they are sad.
 
 It sees no colour, no body, no place, no time before or after the picture. Blurred, turned, covered, made-up
 or very small faces, and faces unlike those of FER2013 (found by an image search in 2013), are read less
-well. People agree with FER2013's labels on about 65 % of its images, so no model can be right on all.
+well. Accuracy was not measured by age, sex or skin colour, which FER2013 does not name: expect it to differ.
+People agree with FER2013's labels on about 65 % of its images; a model that scores higher has learnt its
+annotators' habits as well. Faces under about 40 pixels are not looked for.
 
 The heat map (Grad-CAM) shows which parts of the face raised the score of the chosen expression: nothing
 where they did not, red, then yellow where they did most. All seven maps of a face share one scale, so they
@@ -33,6 +35,10 @@ the page comes from another server.
 In the European Union, AI systems that infer emotions of people at work or in education are prohibited,
 except for medical or safety reasons (EU AI Act, Art. 5(1)(f)). Do not use this there, nor for decisions
 about people anywhere.
+
+## Licence
+Code and weights: Apache-2.0. FER2013's images were found on the web and carry no licence of their own;
+whether weights that learnt them suit a commercial use is for you to check.
 """
 
 
@@ -44,7 +50,7 @@ def about_tab() -> None:
             model, result = next(iter(results().items()))
             recall = {name: value / 100 for name, value in result["splits"]["test_clean"]["recall"].items()}
             caption = (
-                f"How many faces of each expression {model} names rightly (FER2013, clean test, "
+                f"How many faces of each expression {model} gets right (FER2013, clean test, "
                 f"{result['splits']['test_clean']['n']:,} images)"
             )
             gr.HTML(bars(recall, caption, digits=0), elem_id="about-recall", apply_default_css=False)

@@ -120,7 +120,7 @@ def show(comparison: Comparison | None, expression: str) -> str | None:
         heat = overlay(face.crop, answer.explanation.maps[wanted], MAP_SIZE)
         cards.append(
             f"<article><h2>{answer.model}</h2>{bars(face.probs, f'{sure} <b>{face.label}</b>')}"
-            f"{picture(heat, f'What speaks for {wanted} to {answer.model}')}"
+            f"{picture(heat, f'Evidence for {wanted}, by {answer.model}')}"
             f"<p>Speaks for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -137,7 +137,7 @@ def compare_tab(
         with gr.Column(scale=3, min_width=300):
             gr.Examples([[str(path)] for path in EXAMPLES], photo, label="Examples")
             whole = gr.Checkbox(label="This picture is already a face", elem_id="compare-whole")
-            expression = gr.Radio([OWN, *EXPRESSIONS], value=OWN, label="Show what speaks for")
+            expression = gr.Radio([OWN, *EXPRESSIONS], value=OWN, label="Show the evidence for")
             status = gr.Markdown(START, elem_id="compare-status", elem_classes="status")
             gr.Markdown(
                 "The face is found and cut out once; every model reads the same picture. Milliseconds are "

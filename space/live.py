@@ -193,7 +193,7 @@ def live_tab() -> None:
             smoothing = gr.Slider(
                 0, 0.95, value=0.6, step=0.05, label="Smoothing over time", elem_id="smoothing"
             )
-            heat = gr.Checkbox(label="Show what speaks for it (Grad-CAM)", elem_id="live-heat")
+            heat = gr.Checkbox(label="Show the evidence (Grad-CAM)", elem_id="live-heat")
         with gr.Column(scale=3, min_width=300):
             frame = gr.HTML(
                 WHAT_COMES,

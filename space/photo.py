@@ -1,4 +1,4 @@
-"""Photo: every face of a photo, its seven probabilities, and what speaks for each expression."""
+"""Photo: every face of a photo, its seven probabilities, and the evidence for each expression."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_FACE = (
     "No face found. A larger or more frontal face may help; if the whole picture is one face, "
     "tick “This picture is already a face”."
 )
-DOWNLOAD_SIDE = 4096  # pixels; of the picture with boxes that visitors take home
+DOWNLOAD_SIDE = 4096  # pixels; of the picture with boxes that visitors download
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ def show_map(reading: Reading | None, number: int | None, expression: str | None
         return [None, None]
     face, explanation = reading.faces[number], reading.explanations[number]
     if expression in explanation.flat:
-        words = f"Nothing on this face speaks for **{expression}**: the map is flat."
+        words = f"No part of this face supports **{expression}**: the map is flat."
     else:
         strength = explanation.maps[expression].max()
         words = (
-            f"Coloured parts speak for **{expression}** ({face.probs[expression]:.1%}). "
+            f"Coloured parts support **{expression}** ({face.probs[expression]:.1%}). "
             f"The strongest of them reaches {strength:.0%} of the strongest in all seven maps."
         )
     return [overlay(face.crop, explanation.maps[expression], FACE_SIZE), words]
@@ -258,7 +258,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
                     crop = gr.Image(label="Face", alt_text="The face, cut out", elem_id="crop", **still)
                     heat = gr.Image(
                         label="Grad-CAM",
-                        alt_text="The face; what speaks for the chosen expression is coloured",
+                        alt_text="The face; the evidence for the chosen expression is coloured",
                         elem_id="map",
                         **still,
                     )

@@ -221,7 +221,7 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     page.wait_for_function("src => document.querySelector('#live-frame img').src != src", arg=first)
     page.wait_for_function("document.querySelectorAll('#live-faces svg rect').length > 2")
     assert "Face 2" not in page.inner_text("#live-faces"), "the face that moves keeps its number"
-    page.get_by_label("Show what speaks for it").check()
+    page.get_by_label("Show the evidence").check()
     page.locator("#camera").get_by_text("Stop", exact=True).click()
     page.wait_for_timeout(1.5 * SECONDS)  # for the frame on its way
     last = page.get_attribute("#live-frame img", "src")

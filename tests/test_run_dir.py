@@ -123,7 +123,7 @@ def test_a_machine_without_git(source, tmp_path):
 def test_compiled_attention_goes_on_to_the_bit(source, tmp_path):
     """What fer_cbam does on the real data: drawn ones are too few to be worth compiling for."""
     script = (
-        "import runpy, sys, train.engine; train.engine.COMPILE_PAYS = 1; "
+        "import runpy, sys, train.engine; train.engine.COMPILE_PAYS['cpu'] = 1; "
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
 

@@ -6,6 +6,7 @@ on the device nor on how many processes share the batch.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,9 +36,11 @@ class Augmentation:
     erase: torch.Tensor | None = None
 
     def rows(self, rows: torch.Tensor | slice, device: torch.device) -> "Augmentation":
-        """The part of some rows, on the device."""
+        """The part of some rows, on the device, which need not have finished what it does."""
         parts = (self.theta, self.blur, self.tone, self.noise, self.erase)
-        return Augmentation(*(None if part is None else part[rows].to(device) for part in parts))
+        return Augmentation(
+            *(None if part is None else part[rows].to(device, non_blocking=True) for part in parts)
+        )
 
 
 def draw_augmentation(
@@ -149,10 +152,15 @@ def sampling_grid(theta: torch.Tensor, height: int, width: int) -> torch.Tensor:
     Returns:
         float32 (B, height, width, 2).
     """
-    x = (2 * torch.arange(width, device=theta.device) + 1) / width - 1
-    y = (2 * torch.arange(height, device=theta.device) + 1) / height - 1
+    x, y = _centres(width, theta.device), _centres(height, theta.device)
     along_x, along_y, offset = theta[:, None, None].unbind(-1)
     return x.view(1, 1, width, 1) * along_x + (y.view(1, height, 1, 1) * along_y + offset)
+
+
+@lru_cache
+def _centres(n: int, device: torch.device) -> torch.Tensor:
+    """Where n pixels lie in -1 to 1, float32 (n,)."""
+    return (2 * torch.arange(n, device=device) + 1) / n - 1
 
 
 def blurred(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_zoo.data import DataError, load_fer2013, wrong_counts
 from train.dataset import PACK, Fer2013
-from train.hardware import choose_precision, keep_freed_memory
+from train.hardware import choose_precision, exact_fp32, keep_freed_memory
 from train.recipe import Recipe, load_recipe
 
 DEFAULT_DATA = Path("data/fer2013")
@@ -96,6 +96,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main; a user's error becomes one sentence and exit code 2, Ctrl-C exit code 130."""
     keep_freed_memory()
+    exact_fp32()
     try:
         sys.exit(main())
     except (ImportError, OSError, ValueError) as error:

@@ -196,8 +196,9 @@ def _take_apart() -> tuple[int, int]:
         ):
             os.environ.pop(variable, None)
         if torch.cuda.is_available() and local:
-            torch.cuda.set_device(int(local))
-            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{local}"
+            device = int(local) % torch.cuda.device_count()  # several processes may share one
+            torch.cuda.set_device(device)
+            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{device}"
     return rank, world
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train.cli import create_parser, run
+from train.cli import create_parser, load_data, run
 from train.cv import PREDICTIONS
+from train.ferplus import votes_of
 from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -75,6 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     out, logs = args.out, args.out / "logs"
     data, common = step_options(args)
+    votes_of(load_data(args, strict=False), "train")  # said now, not after the first ten trainings
     for folder in ("weights", "results"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 

@@ -85,6 +85,11 @@ def out_of_memory(batch_size: int) -> Iterator[None]:
         raise RunError(f"out of memory at a batch size of {batch_size}: try {less}") from error
 
 
+def exact_fp32() -> None:
+    """Has cuDNN compute in fp32: by default it rounds to TF32's 10 bits, and scores differ from a CPU's."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def keep_freed_memory() -> None:
     """Tells glibc to reuse freed memory: by default a tensor over 32 MB is mapped, zeroed and unmapped anew.
 

@@ -44,9 +44,9 @@ classify = pipeline("image-classification", model="{repo}")  # of a picture that
 SPACE = """\
 # fer-zoo
 
-Facial expressions in photos, in clips and before the camera, and what on a face speaks for each. The weights
-are part of this Space; what it is shown is read by the machine that runs it, passed on to no one, and deleted
-after about an hour.
+Facial expressions in photos, in clips and before the camera, and the evidence for each on the face. The
+weights are part of this Space; what it is shown is read by the machine that runs it, passed on to no one,
+and deleted after about an hour.
 
 ![A photo with one face, its seven probabilities and a Grad-CAM](docs/photo.jpg)
 """

@@ -41,8 +41,9 @@ as wide as the picture, when {clearly} times the band's share of the picture lie
 
 ### Are its class names shifted?
 
-If it read alphabetical folders in the order of the CSV file, its "surprise" is sad, its "neutral" surprise
-and its "sad" neutral. What it says of these, and whether that holds of {best} under either reading:
+The paper may have taken folders in alphabetical order and named them in the order of the CSV file. Then its
+"surprise" is sad, its "neutral" surprise and its "sad" neutral. What it says of these, and whether that holds
+of {best} under either reading:
 
 {shift}
 

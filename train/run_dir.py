@@ -213,7 +213,8 @@ class RunDir:
         progress = json.loads((newest / "progress.json").read_text())
         if progress.get("config", self.digest) != self.digest:
             raise RunError(f"{newest} is of another run: remove it to start this one anew")
-        self.accelerator.load_state(str(newest))
+        # to the CPU: Adam's count of steps belongs there, elsewhere each step would wait for it
+        self.accelerator.load_state(str(newest), map_location="cpu")
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)

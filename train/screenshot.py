@@ -52,7 +52,7 @@ def fill(page, tab: str, clip: Path) -> None:
     elif tab == "Live":
         page.get_by_text("Click to Access Webcam").click()
         start_recording(page)
-        page.get_by_label("Show what speaks for it").check()
+        page.get_by_label("Show the evidence").check()
         page.wait_for_selector("#live-frame img")
         page.wait_for_timeout(6000)
     elif tab == "Video":

@@ -1,4 +1,4 @@
-# make demo      the Space on a local address (needs Python 3.11 to 3.13 and make, nothing else)
+# make demo      the Space on a local address (needs Python 3.11 to 3.13 and make)
 # make test      lint and the whole test suite
 # make verify    evaluates every packaged model on the real data: make verify DATA=path/to/fer2013
 # make reproduce trains and scores everything anew into runs/reproduce: make reproduce DATA=path/to/fer2013

@@ -116,12 +116,12 @@ def show(comparison: Comparison | None, expression: str) -> str | None:
         face = answer.face
         wanted = face.label if expression == OWN else expression
         sure = "Expression:" if face.confidence >= sure_from(answer.model) else "Unsure, perhaps"
-        flat = " (nothing does)" if wanted in answer.explanation.flat else ""
+        flat = " (there is none)" if wanted in answer.explanation.flat else ""
         heat = overlay(face.crop, answer.explanation.maps[wanted], MAP_SIZE)
         cards.append(
             f"<article><h2>{answer.model}</h2>{bars(face.probs, f'{sure} <b>{face.label}</b>')}"
             f"{picture(heat, f'Evidence for {wanted}, by {answer.model}')}"
-            f"<p>Speaks for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
+            f"<p>Evidence for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 

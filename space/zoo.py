@@ -39,7 +39,7 @@ training split too, pixel for pixel; macro-F1 and calibration error (15 equal-wi
 *Sure above*: the smallest confidence from which on at least 85 % of the answers are right, on validation
 images that do not stand in the training split; *answers sure*: how many of them reach that. People agree
 with FER2013's labels on about 65 % of its images. The demo's own choice is not the model of highest accuracy
-here, but the one that holds up best on blurred, noisy, dark or covered faces.
+here, but the one that holds up best on blurred, noisy or covered faces.
 """
 
 

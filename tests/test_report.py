@@ -166,12 +166,13 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
         path.write_bytes(path.stem.encode())
     accuracy = dict.fromkeys(CONDITIONS, 50.0)
     stored = {path.stem: {"sha256": sha256(path), "accuracy": accuracy} for path in paths[:2]}
-    assert robustness.still_true(paths, file) == {}
-    file.write_text(json.dumps({"models": stored}))
+    assert robustness.still_true(paths, file, "data") == {}
+    file.write_text(json.dumps({"data": "data", "models": stored}))
     paths[1].write_bytes(b"trained anew")
-    assert list(robustness.still_true(paths, file)) == ["fer_same"]
+    assert list(robustness.still_true(paths, file, "data")) == ["fer_same"]
+    assert robustness.still_true(paths, file, "other data") == {}
     monkeypatch.setitem(CONDITIONS, "upside down", lambda x: x.flip(2))
-    assert robustness.still_true(paths, file) == {}
+    assert robustness.still_true(paths, file, "data") == {}
 
 
 def test_robustness_and_thresholds_of_any_folder(source, tmp_path, monkeypatch, capsys):
@@ -181,18 +182,16 @@ def test_robustness_and_thresholds_of_any_folder(source, tmp_path, monkeypatch, 
             train.cli.run(script.main)
         return stopped.value.code
 
-    options = ("--weights", tmp_path, "--out", tmp_path / "found.json")
     for script in (robustness, train.threshold):
-        assert called(script, *options) == 2
+        assert called(script, "--weights", tmp_path) == 2
         assert "has no weight files" in capsys.readouterr().err
     name = "fer_net_tiny.fer2013"
     shutil.copy(WEIGHTS_DIR / f"{name}.safetensors", tmp_path)
     for script, figure in ((robustness, "merit"), (train.threshold, "coverage")):
-        assert called(script, *options) in (None, 0)
-        found = json.loads((tmp_path / "found.json").read_text())["models"]
+        assert called(script, "--weights", tmp_path) in (None, 0)
+        found = json.loads((tmp_path / script.FILE.name).read_text())["models"]
         assert list(found) == [name] and figure in found[name]
         assert found[name]["sha256"] == sha256(WEIGHTS_DIR / f"{name}.safetensors")
-        (tmp_path / "found.json").unlink()
 
 
 def side_studies(losses: tuple[float, float], late: float, disgust: float) -> dict:
@@ -336,6 +335,7 @@ def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
         "fer_cbam": {"paper": 2},
     }
     config = json.loads((run_dir / "config.json").read_text())
-    (run_dir / "config.json").write_text(json.dumps(config | {"data": "other"}))
-    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
-    assert "did not learn the training split that --data names" in capsys.readouterr().err
+    for change in ({"data": "other"}, {"fold": 1}):
+        (run_dir / "config.json").write_text(json.dumps(config | change))
+        assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
+        assert "did not learn the training split that --data names" in capsys.readouterr().err

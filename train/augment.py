@@ -36,11 +36,9 @@ class Augmentation:
     erase: torch.Tensor | None = None
 
     def rows(self, rows: torch.Tensor | slice, device: torch.device) -> "Augmentation":
-        """The part of some rows, on the device, which need not have finished what it does."""
+        """The part of some rows, on the device."""
         parts = (self.theta, self.blur, self.tone, self.noise, self.erase)
-        return Augmentation(
-            *(None if part is None else part[rows].to(device, non_blocking=True) for part in parts)
-        )
+        return Augmentation(*(None if part is None else to_device(part[rows], device) for part in parts))
 
 
 def draw_augmentation(
@@ -67,6 +65,11 @@ def draw_augmentation(
     if recipe.erasing > 0:
         erase = random_boxes(n, recipe, generator)
     return Augmentation(theta, blur, tone, noise, erase)
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy that does not wait until a GPU has done what it was told before; elsewhere that is not safe."""
+    return x.to(device, non_blocking=device.type == "cuda")
 
 
 def every_third(n: int, generator: torch.Generator) -> torch.Tensor:

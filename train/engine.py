@@ -32,7 +32,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fer_zoo.preprocess import normalize
-from train.augment import augment, draw_augmentation, draw_mix
+from train.augment import augment, draw_augmentation, draw_mix, to_device
 from train.dataset import Arrays
 from train.hardware import describe
 from train.recipe import Recipe
@@ -262,11 +262,11 @@ class Trainer:
             self.scheduler.step_update(step)
             drawn = draw_augmentation(len(batch), recipe, generator, size)
             mix = draw_mix(recipe, generator, size)
-            rows = batch[local].to(device, non_blocking=True)
+            rows = to_device(batch[local], device)
             x = augment(train.images[rows], drawn.rows(local, device), size)
             if mix:
                 reverse = torch.arange(len(batch) - 1, -1, -1)[local]
-                others = batch[reverse].to(device, non_blocking=True)
+                others = to_device(batch[reverse], device)
                 if world == 1:
                     other = x.flip(0)
                 else:

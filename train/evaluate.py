@@ -53,10 +53,10 @@ def weight_file(name: str) -> Path:
     """
     if name.endswith(".safetensors") and Path(name).is_file():
         return Path(name)
-    packaged = {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
-    if name not in packaged:
-        raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(packaged) or 'none yet'}")
-    return packaged[name]
+    known = {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
+    if name not in known:
+        raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(known) or 'none yet'}")
+    return known[name]
 
 
 def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:

@@ -143,9 +143,13 @@ def measure(images: torch.Tensor, labels: torch.Tensor, majority: torch.Tensor, 
     return found
 
 
-def still_true(paths: list[Path], file: Path) -> dict:
-    """The figures stored in `file` of those weights that have not changed, under the conditions of today."""
-    stored = json.loads(file.read_text())["models"] if file.exists() else {}
+def still_true(paths: list[Path], file: Path, fingerprint: str) -> dict:
+    """The figures stored in `file` of those weights that have not changed, under the conditions of today.
+
+    None where they are of other data than those of `fingerprint`.
+    """
+    results = json.loads(file.read_text()) if file.exists() else {}
+    stored = results["models"] if results.get("data") == fingerprint else {}
     return {
         path.stem: row
         for path in paths
@@ -170,7 +174,7 @@ def table(file: Path = FILE) -> str:
         ("merit", "mean of both"),
     ):
         lines.append(f"| **{title}** | " + " | ".join(f"**{found[name][key]:.1f}**" for name in names) + " |")
-    return "\n".join([*lines, "", f"The highest mean of both is that of `{names[0]}`: it is the default."])
+    return "\n".join([*lines, "", f"The highest mean of both is that of `{names[0]}`."])
 
 
 def main() -> None:
@@ -179,24 +183,29 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
     )
-    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: the zoo's, else beside the weights)"
+    )
     args = parser.parse_args()
-    data = load_data(args, strict=args.out.resolve() == FILE)
+    out = args.out or (FILE if args.weights.resolve() == WEIGHTS_DIR else args.weights / FILE.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    data = load_data(args, strict=out.resolve() == FILE)
     clean = data.clean("validation")
     faces = data["validation"][clean]
     majority = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, "validation"))[clean])
     images, labels = torch.from_numpy(faces.images).unsqueeze(1), torch.from_numpy(faces.labels)
     paths = packaged(args.weights)
-    found = still_true(paths, args.out)
+    found = still_true(paths, out, data.fingerprint)
     found |= measure(images, labels, majority, [path for path in paths if path.stem not in found])
     results = {
         "split": "validation_clean",
+        "data": data.fingerprint,
         "images": len(labels),
         "ferplus_images": int((majority >= 0).sum()),
         "models": dict(sorted(found.items())),
     }
-    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
-    print(table(args.out))
+    write_atomic(out, json.dumps(results, indent=2) + "\n")
+    print(table(out))
 
 
 if __name__ == "__main__":

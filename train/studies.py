@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
     args = parser.parse_args()
     published = args.out.resolve() == FILE.resolve()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     data = load_data(args, strict=published)
     found: dict[str, list[dict]] = {}
     for run_dir in tqdm(args.runs, unit="run"):

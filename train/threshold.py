@@ -59,9 +59,13 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
     )
-    parser.add_argument("--out", type=Path, default=FILE, help="the JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: the zoo's, else beside the weights)"
+    )
     args = parser.parse_args()
-    data = load_data(args, strict=args.out.resolve() == FILE)
+    out = args.out or (FILE if args.weights.resolve() == WEIGHTS_DIR else args.weights / FILE.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    data = load_data(args, strict=out.resolve() == FILE)
     clean = data.clean("validation")
     labels = data["validation"].labels[clean]
     images = [Image.fromarray(image) for image in data["validation"].images[clean]]
@@ -81,7 +85,7 @@ def main() -> None:
         "wanted_precision": 100 * PRECISION,
         "models": models,
     }
-    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    write_atomic(out, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def accuracy_against_size() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": list(results()),
+            "network": [model.partition(".")[0] for model in results()],
             "parameters (millions)": [result["parameters"] / 1e6 for result in results().values()],
             "clean test accuracy (%)": [
                 result["splits"]["test_clean"]["accuracy"] for result in results().values()
@@ -124,12 +125,14 @@ def zoo_tab() -> None:
     gr.Markdown(NOTES)
     points = accuracy_against_size()
     size, accuracy = points["parameters (millions)"], points["clean test accuracy (%)"]
-    colors = {name: track_color(number) for number, name in enumerate(points["model"], 1)}
+    # a colour a network: there are not enough for every file, and those of a network differ in accuracy only
+    colors = {name: track_color(number) for number, name in enumerate(points["network"].unique(), 1)}
     gr.ScatterPlot(
         points,
         x=size.name,
         y=accuracy.name,
-        color="model",
+        color="network",
+        tooltip="all",
         color_map=colors,
         colors_in_legend=[],
         x_lim=[0, 1.1 * size.max()],

@@ -31,10 +31,11 @@ def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:
         for number, (name, runs) in enumerate(histories.items()):
             curves = [[line[key] for line in run] for run in runs]
             epochs = range(1, len(curves[0]) + 1)
+            above = 2 + 1 / len(epochs)  # a shorter run may be the beginning of a longer one
             mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
             for curve in curves:
-                axes.plot(epochs, curve, color=f"C{number}", alpha=0.35, linewidth=1)
-            axes.plot(epochs, mean, color=f"C{number}", linewidth=2.2, label=name)
+                axes.plot(epochs, curve, color=f"C{number}", alpha=0.35, linewidth=1, zorder=above)
+            axes.plot(epochs, mean, color=f"C{number}", linewidth=2.2, label=name, zorder=above)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -60,7 +60,7 @@ STUDIES = """\
 
 The side studies are trainings of {models} on the training split, scored on clean validation
 ([figures](results/studies.json), by `python train/studies.py`). The training loss with class weights is
-weighted, and not to be compared with the others.
+weighted, and not to be compared with the others; the first 20 epochs of paper-30 are those of paper.
 
 """
 

@@ -265,7 +265,7 @@ def test_compare_shows_every_model(page, examples):
     own = page.get_attribute("#compare-cards img", "src")
     page.get_by_label("sad").last.check()
     page.wait_for_function("src => document.querySelector('#compare-cards img').src != src", arg=own)
-    assert "Speaks for sad" in cards.first.inner_text()
+    assert "Evidence for sad" in cards.first.inner_text()
 
 
 def test_photo_comes_along_to_compare(page, examples):

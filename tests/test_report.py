@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS
+
+
+@pytest.fixture
+def called(source, monkeypatch) -> Callable[..., int | None]:
+    """Runs a script's main with such arguments on the drawn data; returns its exit code."""
+
+    def call(script: object, *args: object) -> int | None:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
+        with pytest.raises(SystemExit) as stopped:
+            train.cli.run(script.main)
+        return stopped.value.code
+
+    return call
 
 
 @pytest.mark.parametrize("name", controls.__all__)
@@ -89,18 +103,12 @@ class EveryFace:
         return [Detection((0, 0, width, height), 1.0, np.stack([np.full(5, width / 2), rows], axis=1))]
 
 
-def test_mean_maps_are_filled_up_from_train(source, tmp_path, monkeypatch, capsys):
-    def called(*args: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["mean_gradcam.py", *map(str, args), "--data", str(source)])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(train.mean_gradcam.main)
-        return stopped.value.code
-
+def test_mean_maps_are_filled_up_from_train(called, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train.mean_gradcam, "get_detector", lambda name: EveryFace())
     monkeypatch.setattr(train.mean_gradcam, "ENOUGH", 50)
-    assert called() == 2 and "published counts" in capsys.readouterr().err
+    assert called(train.mean_gradcam) == 2 and "published counts" in capsys.readouterr().err
     out = tmp_path / "results" / "maps.json"
-    assert called("--model", "fer_cnn.paper", "--out", out) in (None, 0)
+    assert called(train.mean_gradcam, "--model", "fer_cnn.paper", "--out", out) in (None, 0)
     found = json.loads(out.read_text())
     assert found["sha256"] == sha256(WEIGHTS_DIR / "fer_cnn.paper.safetensors")
     assert found["detector"] == "everyface"
@@ -175,13 +183,7 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
     assert robustness.still_true(paths, file, "data") == {}
 
 
-def test_robustness_and_thresholds_of_any_folder(source, tmp_path, monkeypatch, capsys):
-    def called(script: object, *args: object) -> int | None:
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(script.main)
-        return stopped.value.code
-
+def test_robustness_and_thresholds_of_any_folder(called, tmp_path, capsys):
     for script in (robustness, train.threshold):
         assert called(script, "--weights", tmp_path) == 2
         assert "has no weight files" in capsys.readouterr().err
@@ -310,13 +312,7 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
     assert is_current(tmp_path / "studies.png", curves)
 
 
-def test_studies_are_gathered_from_runs(source, tmp_path, monkeypatch, capsys):
-    def called(script: object, *args: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(script.main)
-        return stopped.value.code
-
+def test_studies_are_gathered_from_runs(called, tmp_path, capsys):
     run_dir = tmp_path / "run"
     fit_args = ("--model", "fer_cnn", "--recipe", "paper-l2", "--epochs", 2, "--out", run_dir)
     assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2

@@ -6,6 +6,7 @@ Each split is scored twice: whole, and clean of the images that stand in train t
 every read is logged, and a second weight file under the same name is refused without a written reason.
 """
 
+import argparse
 import json
 import sys
 from datetime import UTC, datetime
@@ -43,6 +44,26 @@ def packaged(folder: Path) -> list[Path]:
     if not (paths := sorted(folder.glob("*.safetensors"))):
         raise EvaluationError(f"{folder} has no weight files: give the folder of some .safetensors")
     return paths
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what scripts take that measure all files of a folder; `out_of` and `packaged` read it."""
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: the zoo's, else beside the weights)"
+    )
+
+
+def out_of(args: argparse.Namespace, file: Path) -> Path:
+    """Where the figures go, in a folder that is made if absent.
+
+    Where --out does not say, into `file`, the zoo's own, for its weights only; else beside the weights.
+    """
+    out = args.out or (file if args.weights.resolve() == WEIGHTS_DIR else args.weights / file.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def weight_file(name: str) -> Path:

@@ -25,13 +25,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.metrics import scores
-from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import load_model
 from train import ferplus
 from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
-from train.evaluate import RESULTS_DIR, packaged
+from train.evaluate import RESULTS_DIR, add_weights_arguments, out_of, packaged
 from train.files import sha256, write_atomic
 
 FILE = RESULTS_DIR / "robustness.json"
@@ -146,7 +145,7 @@ def measure(images: torch.Tensor, labels: torch.Tensor, majority: torch.Tensor, 
 def still_true(paths: list[Path], file: Path, fingerprint: str) -> dict:
     """The figures stored in `file` of those weights that have not changed, under the conditions of today.
 
-    None where they are of other data than those of `fingerprint`.
+    Nothing where they are of other data than those of `fingerprint`.
     """
     results = json.loads(file.read_text()) if file.exists() else {}
     stored = results["models"] if results.get("data") == fingerprint else {}
@@ -180,15 +179,9 @@ def table(file: Path = FILE) -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
-    parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="the JSON file (default: the zoo's, else beside the weights)"
-    )
+    add_weights_arguments(parser)
     args = parser.parse_args()
-    out = args.out or (FILE if args.weights.resolve() == WEIGHTS_DIR else args.weights / FILE.name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out_of(args, FILE)
     data = load_data(args, strict=out.resolve() == FILE)
     clean = data.clean("validation")
     faces = data["validation"][clean]

@@ -19,9 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo import Recognizer
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import RESULTS_DIR, packaged
+from train.evaluate import RESULTS_DIR, add_weights_arguments, out_of, packaged
 from train.files import sha256, write_atomic
 
 FILE = RESULTS_DIR / "thresholds.json"
@@ -56,15 +55,9 @@ def threshold(confidence: np.ndarray, right: np.ndarray, precision: float = PREC
 def main() -> None:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
-    parser.add_argument(
-        "--weights", type=Path, default=WEIGHTS_DIR, help="folder of files (default: the zoo's)"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="the JSON file (default: the zoo's, else beside the weights)"
-    )
+    add_weights_arguments(parser)
     args = parser.parse_args()
-    out = args.out or (FILE if args.weights.resolve() == WEIGHTS_DIR else args.weights / FILE.name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out_of(args, FILE)
     data = load_data(args, strict=out.resolve() == FILE)
     clean = data.clean("validation")
     labels = data["validation"].labels[clean]

@@ -21,6 +21,7 @@ import train.package
 import train.verify
 from fer_zoo import Recognizer
 from fer_zoo.data import DataError, load_fer2013
+from fer_zoo.models import FerNet
 from train.dataset import Fer2013, load_image_folder
 from train.engine import class_weights, predict
 from train.ferplus import clean_validation
@@ -175,6 +176,31 @@ def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):
         assert done.returncode == 0, done.stderr
         history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
         assert [line["lr"] for line in history] == pytest.approx(expected)
+
+
+def test_the_first_epochs_may_see_smaller_images(source, tmp_path, monkeypatch):
+    recipe = tmp_path / "progressive.toml"
+    recipe.write_text("progressive = 0.5\nblur = 1.0\nnoise = 0.1\nerasing = 0.5\nmixup = 0.2\n")
+    args = fit_args(source, tmp_path / "run", "--recipe", recipe, "--model", "fer_net_tiny")
+    monkeypatch.setattr(sys, "argv", [str(arg) for arg in args])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    learnt, scored = [], []
+
+    def look(model: torch.nn.Module, inputs: tuple) -> None:
+        if isinstance(model, FerNet):
+            (learnt if model.training else scored).append(tuple(inputs[0].shape[2:]))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        train.fit.main()
+    finally:
+        hook.remove()
+    third = len(learnt) // 3
+    assert learnt == [(32, 32)] * third + [(48, 48)] * 2 * third and set(scored) == {(48, 48)}
+
+    done = run(*args, "--model", "fer_cnn", "--out", tmp_path / "fixed")
+    assert done.returncode == 2
+    assert "this network takes 48x48 pixels only" in done.stderr.splitlines()[-1]
 
 
 def test_out_of_memory_names_the_batch_size_to_try():

@@ -27,6 +27,9 @@ ABOUT = {
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
     "student": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation and a moving average of the weights.",
+    "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's on "
+    "images that are small at first, wider augmentation, blur, noise and light, and a moving average of the "
+    "weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
@@ -154,8 +157,7 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        # backward is twice forward, and a multiply-add two operations
-        petaflop=6 * results["gmacs"] * config["recipe"]["epochs"] * result["train_images"] / 1e6,
+        petaflop=_petaflop(results["gmacs"], config["recipe"], result["train_images"]),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
@@ -226,6 +228,13 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
         more += f" --teacher {file}"
     fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
     return [*lines, f"{fit}{more} {options}"]
+
+
+def _petaflop(gmacs: float, recipe: dict, images: int) -> float:
+    """Of a training: backward is twice forward, and a multiply-add two operations."""
+    epochs = recipe["epochs"]
+    small = int(recipe.get("progressive", 0) * epochs)  # two thirds of the height and of the width
+    return 6 * gmacs * (epochs - small + small * 4 / 9) * images / 1e6
 
 
 def _latency(model: str) -> str:

@@ -112,6 +112,12 @@ def fit(
         },
         "hardware": describe(accelerator),
     }
+    if recipe.progressive and model.pretrained_cfg.get("fixed_input_size"):
+        height, width = model.pretrained_cfg["input_size"][1:]
+        raise RunError(
+            f"progressive is {recipe.progressive}, and this network takes {width}x{height} pixels only: "
+            f"choose a recipe without it, or a network such as fer_net"
+        )
     if recipe.batch_size < accelerator.num_processes:
         raise RunError(f"batch_size is {recipe.batch_size}: {accelerator.num_processes} processes need more")
     with locked(out, accelerator):
@@ -250,7 +256,7 @@ class Trainer:
         recipe, train, device = self.recipe, self.train, self.accelerator.device
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         cfg = self.model.pretrained_cfg
-        size = tuple(cfg["input_size"][1:])
+        size = size_in(epoch, recipe, tuple(cfg["input_size"][1:]))
         # one seed an epoch and process, for dropout; the rest is drawn below, the same in every process
         set_seed(_seed(recipe.seed, self.fold, epoch, rank))
         generator = torch.Generator().manual_seed(_seed(recipe.seed, self.fold, epoch))
@@ -293,6 +299,17 @@ class Trainer:
         return F.cross_entropy(
             logits.float(), targets, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
         )
+
+
+def size_in(epoch: int, recipe: Recipe, full: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the training images in an epoch, counted from 0.
+
+    Two thirds of the `full` size where the recipe says so, in eights, by which networks divide it.
+    """
+    if epoch >= int(recipe.progressive * recipe.epochs):
+        return full
+    height, width = (max(8, round(side / 12) * 8) for side in full)
+    return height, width
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler:

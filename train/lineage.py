@@ -24,6 +24,7 @@ TEACHERS = {
     "taught": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix")),
     "student": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
 }
+TEACHERS["student-quick"] = TEACHERS["student"]
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}

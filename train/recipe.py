@@ -30,6 +30,8 @@ class Recipe:
         weight_decay: As the optimizer takes it.
         schedule: What the learning rate does after the warm-up: "constant", or "cosine" or "linear" to zero.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth.
+        progressive: Share of the epochs, the first ones, whose images have two thirds of the size and so take
+            half the time (progressive learning, arXiv:2104.00298); for networks of any input size.
         drop_rate: The model's dropout, in place of its own default.
         drop_path_rate: The model's stochastic depth, in place of its own default.
         teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher.
@@ -61,6 +63,7 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: str = "constant"
     warmup_epochs: int = 0
+    progressive: float = 0.0
     drop_rate: float | None = None
     drop_path_rate: float | None = None
     teacher_share: float = 0.5
@@ -95,6 +98,7 @@ class Recipe:
             "jitter",
             "noise",
             "shift",
+            "progressive",
         )
         for key in (*shares, "erasing", "ema"):
             if not 0 <= (getattr(self, key) or 0) <= 1:

@@ -223,13 +223,14 @@ def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
-    if model is None:
-        return _load_named(default_model())
     if str(model).endswith(".onnx"):
         return OnnxModel(model)
     if isinstance(model, Path) or str(model).endswith(".safetensors"):
-        return _load_file(Path(model))
-    return _load_named(model)
+        loaded = _load_file(Path(model))
+    else:
+        loaded = _load_named(default_model() if model is None else model)
+    # so convolutions take a tenth to a half less time on a CPU
+    return loaded.to(memory_format=torch.channels_last)
 
 
 def default_model() -> str:

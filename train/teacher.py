@@ -90,7 +90,7 @@ def probabilities(run_dir: Path, config: dict, images: torch.Tensor) -> torch.Te
     # as they are packaged: rounded to float16
     model.load_state_dict({k: v.half().to(v.dtype) for k, v in read_weights(run_dir).items()})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, images = model.to(device), images.to(device)
+    model, images = model.to(device, memory_format=torch.channels_last), images.to(device)
     return torch.stack([predict(model, x).softmax(1).cpu() for x in (images, images.flip(3))])
 
 

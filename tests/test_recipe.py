@@ -44,6 +44,7 @@ def test_every_recipe_loads(name):
         ("mixup = -1", "must not be negative"),
         ("flip = 1.5", "from 0 to 1"),
         ("noise = 8", "from 0 to 1"),
+        ("progressive = 1", "at least 0 and below 1"),
         ("blur = -1", "must not be negative"),
         ('precision = "fp8"', "precision must be one of auto, bf16, fp32"),
         ('schedule = "step"', "schedule must be one of constant, cosine, linear"),

@@ -12,7 +12,7 @@ from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR, TEST_READS
 from train.lineage import RECIPES, TEACHERS, epochs, needs
-from train.recipe import load_recipe, without_seed
+from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
 
 # What is to be known of a recipe.
@@ -185,7 +185,7 @@ def card(results: dict) -> str:
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
-        speed=result["images_per_second"],
+        speed=config["recipe"]["epochs"] * result["train_images"] / result["train_seconds"],
         torch=config["versions"]["torch"],
         git=config["git"],
     )
@@ -232,9 +232,8 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
 
 def _petaflop(gmacs: float, recipe: dict, images: int) -> float:
     """Of a training: backward is twice forward, and a multiply-add two operations."""
-    epochs = recipe["epochs"]
-    small = int(recipe.get("progressive", 0) * epochs)  # two thirds of the height and of the width
-    return 6 * gmacs * (epochs - small + small * 4 / 9) * images / 1e6
+    small = Recipe(**settings_of(recipe)).small_epochs  # two thirds of the height and of the width
+    return 6 * gmacs * (recipe["epochs"] - small + small * 4 / 9) * images / 1e6
 
 
 def _latency(model: str) -> str:

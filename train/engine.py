@@ -192,8 +192,9 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
         "train_images": len(trainer.train),
         "validation_images": len(validation),
         "train_seconds": seconds,
-        # of a usual epoch: the first one compiles
-        "images_per_second": trainer.images / statistics.median(line["seconds"] for line in history),
+        # of a usual epoch: the first one compiles, and small images take less
+        "images_per_second": trainer.images
+        / statistics.median(line["seconds"] for line in history[recipe.small_epochs :]),
     }
     run.finish(result)
     return result
@@ -307,7 +308,7 @@ def size_in(epoch: int, recipe: Recipe, full: tuple[int, int]) -> tuple[int, int
 
     Two thirds of the `full` size where the recipe says so, in eights, by which networks divide it.
     """
-    if epoch >= int(recipe.progressive * recipe.epochs):
+    if epoch >= recipe.small_epochs:
         return full
     height, width = (max(8, round(side / 12) * 8) for side in full)
     return height, width

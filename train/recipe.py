@@ -31,7 +31,7 @@ class Recipe:
         schedule: What the learning rate does after the warm-up: "constant", or "cosine" or "linear" to zero.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth.
         progressive: Share of the epochs, the first ones, whose images have two thirds of the size and so take
-            half the time (progressive learning, arXiv:2104.00298); for networks of any input size.
+            half the time (progressive learning, arXiv:2104.00298); below 1, for networks of any input size.
         drop_rate: The model's dropout, in place of its own default.
         drop_path_rate: The model's stochastic depth, in place of its own default.
         teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher.
@@ -98,11 +98,12 @@ class Recipe:
             "jitter",
             "noise",
             "shift",
-            "progressive",
         )
         for key in (*shares, "erasing", "ema"):
             if not 0 <= (getattr(self, key) or 0) <= 1:
                 raise RecipeError(f"{key} must be from 0 to 1, not {getattr(self, key)}")
+        if not 0 <= self.progressive < 1:
+            raise RecipeError(f"progressive must be at least 0 and below 1, not {self.progressive}")
         for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "warmup_epochs", "seed"):
             if getattr(self, key) < 0:
                 raise RecipeError(f"{key} must not be negative, and is {getattr(self, key)}")
@@ -120,6 +121,11 @@ class Recipe:
         for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, key) not in known:
                 raise RecipeError(f"{key} must be one of {', '.join(known)}, not {getattr(self, key)!r}")
+
+    @property
+    def small_epochs(self) -> int:
+        """How many epochs, the first ones, see smaller images."""
+        return int(self.progressive * self.epochs)
 
 
 def load_recipe(name: str, **overrides: object) -> Recipe:

@@ -148,14 +148,16 @@ def onnx_table() -> str:
 
 def demo_table() -> str:
     """What visitors of the demo wait for."""
-    live, load, leaving, clip = (
+    measured = live, load, leaving, clip = [
         json.loads((RESULTS_DIR / f"{name}.json").read_text())
         for name in ("live", "load", "load-leaving", "benchmark-video")
-    )
+    ]
+    models = sorted({each["model"].partition(".")[0] for each in measured})
     requests = leaving["left"] + leaving["answers"]
     width, height = clip["clip"]["size"]
     return (
-        f"| on {live['hardware'].rpartition(',')[0]}, which run the visitors, too | |\n|---|--:|\n"
+        f"| {_listed(models)} on {live['hardware'].rpartition(',')[0]}, which run the visitors, too | |\n"
+        "|---|--:|\n"
         "| [Live](model_cards/results/live.json): pictures read a second, median latency "
         f"| {live['frames_per_second']:.0f}, {live['latency_ms_median']} ms |\n"
         f"| [Photo](model_cards/results/load.json): {load['visitors']} visitors who pause for 5 s after each "

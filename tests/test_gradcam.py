@@ -13,7 +13,7 @@ from torch import nn
 import fer_zoo
 from fer_zoo.gradcam import flat_maps, gradcam, scale_maps, upsample_maps
 
-ARCHITECTURES = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam")
+ARCHITECTURES = ("fer_cnn", "fer_kernel_cnn", "fer_resnet", "fer_cbam", "fer_net")
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,9 @@ def test_no_face_is_an_empty_list(recognizer):
 
 def test_more_faces_than_a_batch_holds():
     recognizer = Recognizer(fer_zoo.create_model("fer_cnn"), faces="whole")
-    pictures = list(np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 3, 48, 48), dtype=np.uint8))
+    pictures = list(
+        np.random.default_rng(0).integers(0, 256, (BATCH_SIZE["cpu"] + 3, 48, 48), dtype=np.uint8)
+    )
     results = recognizer(pictures)
     assert [len(faces) for faces in results] == [1] * len(pictures)
     assert recognizer(pictures[-1])[0].probs == pytest.approx(results[-1][0].probs, abs=1e-5)

@@ -27,9 +27,9 @@ ABOUT = {
     "augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
     "student": "They come from this project's own recipe: a longer schedule than the course paper's, wider "
     "augmentation and a moving average of the weights.",
-    "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's on "
-    "images that are small at first, wider augmentation, blur, noise and light, and a moving average of the "
-    "weights.",
+    "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
+    "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
+    "average of the weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
@@ -157,7 +157,7 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        petaflop=_petaflop(results["gmacs"], config["recipe"], result["train_images"]),
+        petaflop=_petaflop(results["gmacs"], config["recipe"], result),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
@@ -185,7 +185,7 @@ def card(results: dict) -> str:
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
-        speed=config["recipe"]["epochs"] * result["train_images"] / result["train_seconds"],
+        speed=_seen(config["recipe"], result) / result["train_seconds"],
         torch=config["versions"]["torch"],
         git=config["git"],
     )
@@ -198,6 +198,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
         return f"python train/flagship.py {data}"
     seed = config["recipe"]["seed"]
     out = _run(arch, recipe, seed)
+    launcher = _launcher(config["hardware"])
     lines = []
     for run in needs(recipe):
         lines += _training(*run, epochs(*run), 0, data)
@@ -207,7 +208,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     # into a folder of its own: the zoo's weights and figures stay
     evaluate = f"python train/evaluate.py --model {AGAIN}/{arch}.{tag}.safetensors --results {AGAIN}"
     lines += [
-        *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more),
+        *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more, launcher),
         f"python train/package.py {_run(arch, recipe, seed)} --tag {tag} --folder {AGAIN}"
         + (f" {data}" if calibrated else ""),
         f"{evaluate} --split validation {data}",
@@ -216,7 +217,20 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     return "\n".join(dict.fromkeys(lines))  # one teacher may teach several
 
 
-def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> list[str]:
+def _launcher(hardware: str) -> str:
+    """What starts a script on as many devices as a run had: BatchNorm on CPUs depends on how many."""
+    count, _, device = hardware.partition(" x ")
+    if count == "1":
+        return "accelerate launch"
+    if "thread" not in device:
+        return f"accelerate launch --num_processes {count}"
+    # accelerate launch starts one process only on a CPU
+    return f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count}"
+
+
+def _training(
+    arch: str, recipe: str, epochs: int, seed: int, options: str, launcher: str = "accelerate launch"
+) -> list[str]:
     """A run's own command, and that of its teacher."""
     lines, more = [], ""
     if epochs != load_recipe(recipe).epochs:
@@ -226,14 +240,21 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str) -> l
         file = f"runs/teacher-{recipe}.parquet"
         lines.append(f"python train/teacher.py {runs} --out {file} --data path/to/fer2013")
         more += f" --teacher {file}"
-    fit = f"accelerate launch train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
+    fit = f"{launcher} train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
     return [*lines, f"{fit}{more} {options}"]
 
 
-def _petaflop(gmacs: float, recipe: dict, images: int) -> float:
+def _seen(recipe: dict, result: dict) -> int:
+    """Images that a training saw: an epoch leaves out the last batch where it is not full."""
+    batch = recipe["batch_size"]
+    return recipe["epochs"] * (result["train_images"] // batch * batch)
+
+
+def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
     """Of a training: backward is twice forward, and a multiply-add two operations."""
-    small = Recipe(**settings_of(recipe)).small_epochs  # two thirds of the height and of the width
-    return 6 * gmacs * (recipe["epochs"] - small + small * 4 / 9) * images / 1e6
+    # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
+    small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
+    return 6 * gmacs * _seen(recipe, result) * (1 - small) / 1e6
 
 
 def _latency(model: str) -> str:

@@ -2,14 +2,13 @@
 
 The order of images, the augmentation and the learning rate come from (seed, fold, epoch, step) alone, and
 each step's gradient is the mean over the global batch, so that a run does not depend on how many processes
-share it.
+share it, but for BatchNorm on CPUs, where each process has its own.
 """
 
 import hashlib
 import math
 import os
 import shutil
-import statistics
 import sys
 import time
 from dataclasses import asdict
@@ -37,9 +36,6 @@ from train.dataset import Arrays
 from train.hardware import describe
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError, locked
-
-# Images of 48x48 pixels, fewer of larger ones; a CPU is faster where a batch's features stay in its caches.
-EVAL_BATCH = {"cpu": 64, "cuda": 512}
 
 # Images that a run must see before the half minute that torch.compile takes is won back: measured on a CPU,
 # and estimated for a GPU, which sees about a hundred times as many a second.
@@ -95,7 +91,7 @@ def fit(
         fold: Makes the random draws of each fold its own.
 
     Returns:
-        The run's result: best epoch, its validation figures, seconds of training, images a second.
+        The run's result: best epoch, its validation figures, seconds of training.
 
     Raises:
         RunError: The directory holds a run of another config or a checkpoint that is not whole, another
@@ -113,12 +109,6 @@ def fit(
         },
         "hardware": describe(accelerator),
     }
-    if recipe.progressive and model.pretrained_cfg.get("fixed_input_size"):
-        height, width = model.pretrained_cfg["input_size"][1:]
-        raise RunError(
-            f"progressive is {recipe.progressive}, and this network takes {width}x{height} pixels only: "
-            f"choose a recipe without it, or a network such as fer_net"
-        )
     if recipe.batch_size < accelerator.num_processes:
         raise RunError(f"batch_size is {recipe.batch_size}: {accelerator.num_processes} processes need more")
     with locked(out, accelerator):
@@ -192,9 +182,6 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
         "train_images": len(trainer.train),
         "validation_images": len(validation),
         "train_seconds": seconds,
-        # of a usual epoch: the first one compiles, and small images take less
-        "images_per_second": trainer.images
-        / statistics.median(line["seconds"] for line in history[recipe.small_epochs :]),
     }
     run.finish(result)
     return result
@@ -306,11 +293,11 @@ class Trainer:
 def size_in(epoch: int, recipe: Recipe, full: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the training images in an epoch, counted from 0.
 
-    Two thirds of the `full` size where the recipe says so, in eights, by which networks divide it.
+    About two thirds of the `full` size where the recipe says so: a multiple of eight, as networks halve it.
     """
     if epoch >= recipe.small_epochs:
         return full
-    height, width = (max(8, round(side / 12) * 8) for side in full)
+    height, width = (min(side, max(8, round(side / 12) * 8)) for side in full)
     return height, width
 
 
@@ -390,7 +377,8 @@ def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | N
     # the last processes may have fewer images: they repeat the last one, and the surplus is cut off below
     rows = torch.arange(rank * share, (rank + 1) * share).clamp(max=len(images) - 1)
     size = model.pretrained_cfg["input_size"][1:]
-    batch = EVAL_BATCH.get(images.device.type, 512) * 48**2 // math.prod(size)
+    # of larger images fewer at once; a CPU is faster where the features of a batch stay in its caches
+    batch = (64 if images.device.type == "cpu" else 512) * 48**2 // math.prod(size)
     logits = []
     with torch.compiler.set_stance("force_eager"):
         for part in rows.split(max(1, batch)):

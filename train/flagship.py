@@ -1,4 +1,4 @@
-"""Trains fer_net and fer_net_tiny as the zoo ships them: seeds, teachers, students, FER+, and their scores.
+"""Trains fer_net and fer_net_tiny at length: seeds, teachers, students, FER+, and their scores.
 
     python train/flagship.py --data SOURCE --jobs 6      # six trainings side by side on one GPU
     python train/flagship.py --data SOURCE --epochs 1    # a rehearsal

@@ -65,15 +65,31 @@ def create_network(
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         what = "weights of " if pretrained else ""
         raise NetworkError(f"the {what}model {name!r} cannot be had: {_first_line(error)}") from error
+    check_size(name, model, (size, size), f"try --input-size {2 * size}")
+    return model
+
+
+def check_size(name: str, model: nn.Module, size: tuple[int, int], hint: str) -> None:
+    """Refuses images that a network cannot take.
+
+    Args:
+        name: Of the network.
+        model: On the CPU, for gray images; afterwards in training mode.
+        size: Height and width in pixels.
+        hint: What to do then, for the message.
+
+    Raises:
+        NetworkError: It cannot.
+    """
+    height, width = size
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 1, size, size))
+            model.eval()(torch.zeros(1, 1, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise NetworkError(
-            f"{name} cannot take images of {size}x{size} pixels ({_first_line(error)}): "
-            f"try --input-size {2 * size}"
+            f"{name} cannot take images of {width}x{height} pixels ({_first_line(error)}): {hint}"
         ) from error
-    return model.train()
+    model.train()
 
 
 def size_of(model: nn.Module, faces: torch.Tensor) -> dict:

@@ -30,8 +30,8 @@ class Recipe:
         weight_decay: As the optimizer takes it.
         schedule: What the learning rate does after the warm-up: "constant", or "cosine" or "linear" to zero.
         warmup_epochs: Epochs over which the learning rate rises linearly from a hundredth.
-        progressive: Share of the epochs, the first ones, whose images have two thirds of the size and so take
-            half the time (progressive learning, arXiv:2104.00298); below 1, for networks of any input size.
+        progressive: Share of the epochs, the first ones, whose images have two thirds of the height and width
+            and take half the time (progressive learning, arXiv:2104.00298); below 1.
         drop_rate: The model's dropout, in place of its own default.
         drop_path_rate: The model's stochastic depth, in place of its own default.
         teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher.
@@ -46,7 +46,8 @@ class Recipe:
         crop_ratio: Least and largest aspect of that crop.
         shift: Largest further shift of the crop, either way, as a share of the image.
         jitter: Largest change of contrast and of brightness, either way, as a share of the range.
-        blur: Largest standard deviation of the Gaussian blur that every third image is given, in pixels.
+        blur: Largest standard deviation of the Gaussian blur that every third image is given, in pixels
+            of the image as it is trained on.
         noise: Largest standard deviation of the Gaussian noise that every third image is given, as a share of
             the range.
         erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).

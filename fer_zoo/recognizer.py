@@ -23,7 +23,7 @@ from .onnx_model import OnnxModel, as_onnx
 from .preprocess import to_input
 
 # The default is the first of these whose weights are installed.
-PREFERRED = ("fer_resnet", "fer_net_tiny", "fer_cbam", "fer_kernel_cnn", "fer_cnn")
+PREFERRED = ("fer_resnet", "fer_net", "fer_net_tiny", "fer_cbam", "fer_kernel_cnn", "fer_cnn")
 
 BACKENDS = ("torch", "onnx")
 

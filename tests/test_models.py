@@ -84,8 +84,7 @@ def test_cfg_names_exist(name):
     assert f"{cfg['classifier']}.weight" in model.state_dict()
     assert cfg["input_size"] == (1, 48, 48)
     assert tuple(cfg["label_names"]) == fer_zoo.EXPRESSIONS
-    hub = f"fer-zoo/{name}.{cfg['tag']}" if cfg.get("tag") else None  # untrained ones have no tag
-    assert cfg.get("hf_hub_id") == hub
+    assert cfg["hf_hub_id"] == f"fer-zoo/{name}.{cfg['tag']}"
     if cfg["pool_size"]:
         assert model.forward_features(faces()).shape[-2:] == cfg["pool_size"]
 

@@ -15,6 +15,7 @@ RECIPES = {
         "fer_kernel_cnn": "student",
         "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
+        "fer_net": "student-quick",
         "fer_net_tiny": "student",
     },
 }

@@ -81,8 +81,7 @@ class FerNet(FaceNet):
 
 default_cfgs = generate_default_cfgs(
     {
-        # not trained yet
-        "fer_net": cfg("fer_net", hf_hub_id=None, fixed_input_size=False, pool_size=(6, 6)),
+        "fer_net.fer2013": cfg("fer_net.fer2013", fixed_input_size=False, pool_size=(6, 6)),
         "fer_net_tiny.fer2013": cfg("fer_net_tiny.fer2013", fixed_input_size=False, pool_size=(6, 6)),
     }
 )

@@ -110,7 +110,8 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
             axes.plot(*at, marker, color=color, label=label)
             for x, y, name in zip(*at, measured, strict=True):
                 axes.text(x, y, name, color=color, fontsize=8)
-        left, right = min(cost.values()) / 3, max(cost.values()) * 4  # room for names
+        left, right = min(cost.values()) / 3, max(cost.values()) * 4  # room for names, as above and below
+        axes.margins(y=0.15)
         axes.set(xscale="log", xlabel=title, xlim=(left, right))
         axes.grid(alpha=0.3)
     panels[0].legend(loc="lower left")

@@ -258,7 +258,7 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
 def test_compare_shows_every_model(page, examples):
     open_tab(page, "Compare")
     page.set_input_files("#compare-photo input[type=file]", examples / "astronaut.jpg")
-    wait_for_text(page, "#compare-status", rf"^The face: \d of {len(MODELS)} models say happy\.$")
+    wait_for_text(page, "#compare-status", rf"^The face: \d+ of {len(MODELS)} models say happy\.$")
     cards = page.locator("#compare-cards article")
     assert [cards.nth(n).locator("h2").inner_text() for n in range(cards.count())] == MODELS
     assert all(re.search(r"\d ms$", text.strip()) for text in cards.all_inner_texts())

@@ -43,7 +43,7 @@ from train.files import sha256, write_atomic
 BATCHES = (1, 64)
 CALIBRATION = 512  # training faces
 PARITY = 1000  # faces of clean validation
-SECONDS = 4.0  # of every measurement
+SECONDS = 2.0  # of every measurement
 TURN = 0.25  # seconds that one kind runs before the next; each comes to its own pace in that
 
 # Reads how many faces, and prints the milliseconds that they took; first the package's version.

@@ -245,7 +245,7 @@ class Trainer:
         recipe, train, device = self.recipe, self.train, self.accelerator.device
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         cfg = self.model.pretrained_cfg
-        size = size_in(epoch, recipe, tuple(cfg["input_size"][1:]))
+        size = recipe.size_in(epoch, tuple(cfg["input_size"][1:]))
         # one seed an epoch and process, for dropout; the rest is drawn below, the same in every process
         set_seed(_seed(recipe.seed, self.fold, epoch, rank))
         generator = torch.Generator().manual_seed(_seed(recipe.seed, self.fold, epoch))
@@ -288,17 +288,6 @@ class Trainer:
         return F.cross_entropy(
             logits.float(), targets, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
         )
-
-
-def size_in(epoch: int, recipe: Recipe, full: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the training images in an epoch, counted from 0.
-
-    About two thirds of the `full` size where the recipe says so: a multiple of eight, as networks halve it.
-    """
-    if epoch >= recipe.small_epochs:
-        return full
-    height, width = (min(side, max(8, round(side / 12) * 8)) for side in full)
-    return height, width
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler:

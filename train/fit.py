@@ -24,7 +24,7 @@ from fer_zoo.data import DataError, digest
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
-from train.engine import Split, fit, size_in
+from train.engine import Split, fit
 from train.ferplus import clean_validation, learn_votes
 from train.files import sha256
 from train.hardware import create_accelerator, out_of_memory
@@ -133,8 +133,9 @@ def train_model(
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
     )
-    smallest = size_in(0, recipe, tuple(model.pretrained_cfg["input_size"][1:]))
-    check_size(name, model, smallest, "choose a recipe that is not progressive")
+    if recipe.small_epochs:  # of the full size the network was tried when it was made
+        smallest = recipe.size_in(0, tuple(model.pretrained_cfg["input_size"][1:]))
+        check_size(name, model, smallest, "choose a recipe that is not progressive")
     if start:
         start_from(start, model)
         config = config | {"start": sha256(start / WEIGHTS)}

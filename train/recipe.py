@@ -128,6 +128,16 @@ class Recipe:
         """How many epochs, the first ones, see smaller images."""
         return int(self.progressive * self.epochs)
 
+    def size_in(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the training images in an epoch, counted from 0.
+
+        About two thirds of the `full` size in small epochs: a multiple of eight, as networks halve it.
+        """
+        if epoch >= self.small_epochs:
+            return full
+        height, width = (min(side, max(8, round(side / 12) * 8)) for side in full)
+        return height, width
+
 
 def load_recipe(name: str, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.

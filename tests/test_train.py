@@ -22,6 +22,7 @@ import train.verify
 from fer_zoo import Recognizer
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.models import FerNet
+from fer_zoo.recognizer import load_model
 from train.dataset import Fer2013, load_image_folder
 from train.engine import class_weights, predict
 from train.ferplus import clean_validation
@@ -238,6 +239,16 @@ def test_any_timm_model_at_any_size(source, tmp_path):
     done = run(*fit_args(source, tmp_path / "run", *args, epochs=1))
     assert done.returncode == 0, done.stderr
     assert "resnet18" in done.stdout
+
+
+def test_a_packaged_model_of_timm_reads_as_it_was_trained(source, tmp_path):
+    name = "tf_efficientnet_b0.ap_in1k"  # other weights of it have another mean
+    done = run(*fit_args(source, tmp_path / "run", "--model", name, "--input-size", 64, epochs=1))
+    assert done.returncode == 0, done.stderr
+    served = load_model(package(tmp_path / "run", "mine", tmp_path)).pretrained_cfg
+    trained = create_network(name, input_size=64).pretrained_cfg
+    assert all(served[key] == trained[key] for key in ("input_size", "mean", "std", "interpolation"))
+    assert served["mean"] != create_network("tf_efficientnet_b0", input_size=64).pretrained_cfg["mean"]
 
 
 @pytest.mark.parametrize(

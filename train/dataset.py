@@ -144,5 +144,5 @@ def _face(path: str, content: bytes | None, size: int) -> np.ndarray:
         image = load_image(content or path)
     except ImageError as error:
         raise DataError(f"{path}: {error}") from error
-    # as `fer_zoo.preprocess.to_input` will resize it for such a network
+    # as `fer_zoo.models.create_face_model` has it
     return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))

@@ -48,12 +48,14 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
             or of another input size.
     """
     config, result = finished(run_dir)
-    arch = config["model"].partition(".")[0]
+    # with its tag, where it has one: of other weights timm may know another mean and standard deviation
+    name = config["model"]
+    arch = name.partition(".")[0]
     state = read_weights(run_dir)
     size = config["input_size"] or 48
     temperature = 1.0
     if data:
-        model = create_face_model(arch, labels=config["label_names"], input_size=size)
+        model = create_face_model(name, labels=config["label_names"], input_size=size)
         model.load_state_dict(state)
         clean = clean_validation(data, config.get("labels", "fer2013"))
         images = torch.from_numpy(clean.images).unsqueeze(1)
@@ -65,7 +67,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     metadata = {
         "format": "pt",
-        "architecture": arch,
+        "architecture": name,
         "tag": tag,
         "label_names": json.dumps(config["label_names"]),
         "input_size": str(size),

@@ -26,7 +26,8 @@ def create_face_model(
 
     Returns:
         A model of one channel. Where its own cfg has three, mean and std are their averages: timm then sums
-        the first convolution's weights over its channels.
+        the first convolution's weights over its channels. Images of another size are resized bilinearly, as
+        for its training.
 
     Raises:
         Exception: Whatever timm raises for a name, weights or a size that it cannot provide.
@@ -40,6 +41,7 @@ def create_face_model(
         "input_size": (1, input_size, input_size),
         "mean": (mean,),
         "std": (std,),
+        "interpolation": "bilinear",
         "num_classes": len(labels),
         "label_names": tuple(labels),
     }

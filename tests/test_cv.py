@@ -36,6 +36,14 @@ drop_rate = 0.0
 epochs = 2
 batch_size = 50
 optimizer = "sgd"
+lr = 0.05
+label_smoothing = 0.1
+mixup = 0.4
+cutmix = 1.0
+blur = 1.0
+noise = 0.1
+erasing = 0.3
+ema = 0.9
 """
 
 

@@ -153,7 +153,14 @@ def compare_tab(
         api_visibility="private",
         show_progress_on=[status, cards],
     )
-    expression.input(show, [comparison, expression], cards, api_visibility="private", show_progress="hidden")
+    expression.input(
+        show,
+        [comparison, expression],
+        cards,
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
     photo_of_visitor.change(None, None, photo, js="() => null", api_visibility="private")
     tab.select(
         None,

@@ -273,7 +273,11 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
         show_progress_on=[status, shown],
     )
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    gallery.select(choose_face, reading, face, **private)
-    shown.select(face_at, reading, [gallery, *face], **private)
-    expression.input(show_map, [reading, number, expression], [heat, words], **private)
+    # by default Gradio drops what is clicked while an earlier click is answered; put off, a selection would
+    # come with the earlier one's data
+    clicked = {"trigger_mode": "multiple", "concurrency_limit": 1} | private
+    gallery.select(choose_face, reading, face, **clicked)
+    shown.select(face_at, reading, [gallery, *face], **clicked)
+    last = {"trigger_mode": "always_last"} | private
+    expression.input(show_map, [reading, number, expression], [heat, words], **last)
     return photo, whole, reading

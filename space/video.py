@@ -148,5 +148,6 @@ def video_tab() -> None:
         api_visibility="private",
         show_progress_on=[status],
     )
-    face.input(plot, [timeline, face], lines, api_visibility="private", show_progress="hidden")
-    lines.select(seek, None, shown, api_visibility="private", show_progress="hidden")
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
+    lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

@@ -149,4 +149,11 @@ def zoo_tab() -> None:
             matrix = gr.HTML(confusion(first), elem_id="zoo-confusion", apply_default_css=False)
     with gr.Accordion("Model card", open=False):
         text = gr.Markdown(card(first), elem_id="zoo-card")
-    model.input(choose, model, [matrix, text], api_visibility="private", show_progress="hidden")
+    model.input(
+        choose,
+        model,
+        [matrix, text],
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )

@@ -5,11 +5,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+
+# A shell's background job ignores Ctrl-C, and hands that on to its children.
+STOP = """
+import os, signal
+from train.run_dir import RunDir
+
+def save(self, *args, saved=RunDir.save):
+    saved(self, *args)
+    if str(self.path) == {run_dir!r}:
+        os.kill(os.getpid(), {how})
+
+RunDir.save = save
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 
 
 def run(*args: object, cwd: Path = ROOT, timeout: float = 280, **env: str) -> subprocess.CompletedProcess:
@@ -29,25 +42,25 @@ def run_two(*args: object) -> subprocess.CompletedProcess:
     return _run([sys.executable, *launcher, "--master_port", port, *args], ROOT, {}, 280)
 
 
-def interrupt(args: tuple, run_dir: Path, how: signal.Signals) -> subprocess.Popen:
-    """Starts a training and sends it a signal when the first checkpoint of `run_dir` is there."""
-    command = [sys.executable, *map(str, args)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=ENV,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # a shell's background job ignores Ctrl-C, and hands that on to its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (run_dir / "checkpoint-0001").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(how)
-    process.output, process.errors = process.communicate(timeout=120)
-    assert not (run_dir / "result.json").exists()
-    return process
+def fit_args(source: Path, out: Path, *more: object, epochs: int = 3) -> tuple:
+    """A training of fer_cnn."""
+    return ("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", epochs, "--out", out, *more)
+
+
+def after(code: str, args: tuple) -> tuple:
+    """The arguments of a script, or of what this returned, such that its process runs `code` first."""
+    if args[0] == "-c":
+        return ("-c", f"{code}\n{args[1]}", *args[2:])
+    script = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return ("-c", f"{code}\n{script}", *args)
+
+
+def interrupt(args: tuple, run_dir: Path, how: signal.Signals) -> subprocess.CompletedProcess:
+    """Runs a training that sends itself a signal once the first checkpoint of `run_dir` is there."""
+    code = STOP.format(run_dir=str(run_dir), how=int(how))
+    done = run(*after(code, args))
+    assert (run_dir / "checkpoint-0001").exists(), done.stderr
+    return done
 
 
 def _run(args: list, cwd: Path, env: dict, timeout: float) -> subprocess.CompletedProcess:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from launch import interrupt, run
+from launch import after, fit_args, interrupt, run
 from safetensors.torch import load_file
 
 import train.cli
@@ -19,10 +19,6 @@ from train.run_dir import WEIGHTS
 
 # Between the size of the weights, 5 MB, and that of Adam's state, 10 MB: each is written by another library.
 LIMITS = [1_000_000, 7_000_000]
-
-
-def fit_args(source: Path, out: Path, *more: object, epochs: int = 3) -> tuple:
-    return ("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", epochs, "--out", out, *more)
 
 
 def refusal(done: object) -> str:
@@ -100,11 +96,9 @@ def test_one_training_at_a_time(source, tmp_path):
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_disk_that_is_full_is_one_sentence(source, tmp_path, limit):
     """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
-    script = (
-        f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    assert "cannot write the run to" in refusal(run("-c", script, *fit_args(source, tmp_path / "run")))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    done = run(*after(code, fit_args(source, tmp_path / "run")))
+    assert "cannot write the run to" in refusal(done)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(source, tmp_path):
@@ -122,13 +116,10 @@ def test_a_machine_without_git(source, tmp_path):
 @pytest.mark.skipif(not shutil.which("g++"), reason="without a compiler attention is not compiled")
 def test_compiled_attention_goes_on_to_the_bit(source, tmp_path):
     """What fer_cbam does on the real data: drawn ones are too few to be worth compiling for."""
-    script = (
-        "import runpy, sys, train.engine; train.engine.COMPILE_PAYS['cpu'] = 1; "
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    code = "import train.engine; train.engine.COMPILE_PAYS['cpu'] = 1"
 
     def args(out: Path) -> tuple:
-        return ("-c", script, *fit_args(source, out, "--model", "fer_cbam"))
+        return after(code, fit_args(source, out, "--model", "fer_cbam"))
 
     assert run(*args(tmp_path / "whole")).returncode == 0
     interrupt(args(tmp_path / "killed"), tmp_path / "killed", signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_fer2013 import draw
-from launch import interrupt, run
+from launch import fit_args, interrupt, run
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -58,10 +58,6 @@ def rich(tmp_path_factory) -> Path:
     recipe = tmp_path_factory.mktemp("recipe") / "rich.toml"
     recipe.write_text(RICH)
     return recipe
-
-
-def fit_args(source: Path, out: Path, *more: object, epochs: int = 3) -> tuple:
-    return ("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", epochs, "--out", out, *more)
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -135,9 +131,9 @@ def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp
 
 def test_ctrl_c_leaves_a_run_that_resumes(source, tmp_path):
     out = tmp_path / "run"
-    process = interrupt(fit_args(source, out), out, signal.SIGINT)
-    assert process.returncode == 130
-    assert b"goes on where it was" in process.errors and b"Traceback" not in process.errors
+    done = interrupt(fit_args(source, out), out, signal.SIGINT)
+    assert done.returncode == 130
+    assert "goes on where it was" in done.stderr and "Traceback" not in done.stderr
     assert "resuming" in run(*fit_args(source, out)).stdout
 
 

@@ -73,12 +73,17 @@ def keep_clean(folder: Path, every: float, seconds: float) -> None:
     """
     kept = set(folder.rglob("*"))
 
-    def sweep() -> None:
+    def look() -> None:
         while True:
             time.sleep(every)
-            for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
-                with suppress(OSError):  # deleted in the meantime, or a folder that is not empty
-                    if path not in kept and time.time() - path.lstat().st_ctime > seconds:
-                        path.rmdir() if path.is_dir() else path.unlink()
+            sweep(folder, kept, time.time() - seconds)
 
-    threading.Thread(target=sweep, daemon=True).start()
+    threading.Thread(target=look, daemon=True).start()
+
+
+def sweep(folder: Path, kept: set[Path], before: float) -> None:
+    """Delete the files and empty folders in a folder that are from before some time, but for those kept."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+        with suppress(OSError):  # deleted in the meantime, or a folder that is not empty
+            if path not in kept and path.lstat().st_ctime < before:
+                path.rmdir() if path.is_dir() else path.unlink()

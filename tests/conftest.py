@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+
+# Before a library is imported that reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import pytest
 from drawn_fer2013 import draw, write_parquet
 
+import train.cli
+from fer_zoo import Recognizer
 from train.app_process import ROOT, AppProcess, running_app
-
-# Before any test imports a library that reads them.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,31 @@ def examples() -> Path:
 def source(tmp_path_factory) -> Path:
     """A folder of drawn data that a network can learn, in FER2013's form."""
     return write_parquet(tmp_path_factory.mktemp("fer2013"), draw(per_class=40, waves=True))
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory) -> Path:
+    """As `source`, but only as much as makes a training run."""
+    return write_parquet(tmp_path_factory.mktemp("few"), draw(per_class=6, waves=True))
+
+
+@pytest.fixture
+def called(source, monkeypatch) -> Callable[..., int | None]:
+    """Runs a script's main with such arguments on `source`, in this process; returns its exit code."""
+
+    def call(script: ModuleType, *args: object) -> int | None:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
+        with pytest.raises(SystemExit) as stopped:
+            train.cli.run(script.main)
+        return stopped.value.code
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def whole() -> Recognizer:
+    """Takes each frame as a face, which is quick."""
+    return Recognizer("fer_cnn", faces="whole")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,6 @@ from fer_zoo import Recognizer
 from fer_zoo.cli import main
 from fer_zoo.video import Limits, VideoError, analyze_video
 from train.app_process import ROOT
-
-
-@pytest.fixture(scope="module")
-def whole() -> Recognizer:
-    """Takes each frame as a face, which is quick."""
-    return Recognizer("fer_cnn", faces="whole")
 
 
 def _empty(path: Path) -> Path:
@@ -135,15 +130,30 @@ def test_what_cannot_be_written_gets_a_sentence(whole, tmp_path):
                 analyze_video(clip, whole, **kind)
 
 
-def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path):
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path, kind):
     clip = write_clip(tmp_path / "clip.mp4", moving(30))
 
     def stop(done: float) -> None:
-        raise InterruptedError("the visitor has left")
+        raise kind("the visitor has left")
 
-    with pytest.raises(Exception, match=r"left|cannot be written"):
+    with pytest.raises(kind, match="visitor has left"):
         analyze_video(clip, whole, out=tmp_path / "out.mp4", csv=tmp_path / "out.csv", progress=stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.csv"])
+def test_a_disk_that_is_full_is_one_sentence(whole, tmp_path, name):
+    """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
+    clip = write_clip(tmp_path / "clip.mp4", moving(30))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(VideoError, match=rf"{name}' cannot be written \(File too large\)\.$"):
+            analyze_video(clip, whole, **{"out" if name.endswith("mp4") else "csv": tmp_path / name})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):

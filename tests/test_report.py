@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import torch
 from drawn_fer2013 import draw
 from timm.layers.cbam import CbamModule
 
-import train.cli
 import train.fit
 import train.mean_gradcam
 import train.studies
@@ -29,19 +26,6 @@ from train.files import sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS
-
-
-@pytest.fixture
-def called(source, monkeypatch) -> Callable[..., int | None]:
-    """Runs a script's main with such arguments on the drawn data; returns its exit code."""
-
-    def call(script: object, *args: object) -> int | None:
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, args), "--data", str(source)])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(script.main)
-        return stopped.value.code
-
-    return call
 
 
 @pytest.mark.parametrize("name", controls.__all__)

@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from drawn_fer2013 import draw, write_parquet
 from launch import ROOT, run
 
 from train import cards, flagship
@@ -30,11 +29,6 @@ change = { epochs = 1 }
 name = "taught"
 teacher = true
 """
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    return write_parquet(tmp_path_factory.mktemp("drawn") / "fer2013", draw(per_class=6, waves=True))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -68,8 +62,8 @@ def test_searches_are_strict(tmp_path, before, after, error, says):
         load_search(write(tmp_path, SEARCH.replace(before, after)))
 
 
-def test_a_search_compares_with_its_base_and_goes_on_where_it_was(source, tmp_path):
-    command = ("train/search.py", write(tmp_path, SEARCH), "--data", source, "--jobs", 2)
+def test_a_search_compares_with_its_base_and_goes_on_where_it_was(few, tmp_path):
+    command = ("train/search.py", write(tmp_path, SEARCH), "--data", few, "--jobs", 2)
     command += ("--out", tmp_path / "runs", "--results", tmp_path)
     done = run(*command)
     assert done.returncode == 0, done.stderr
@@ -178,8 +172,8 @@ def test_a_card_makes_teachers_before_what_they_teach():
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-def test_the_flagship_is_rehearsed(source, tmp_path):
-    command = ("train/flagship.py", "--data", source, "--epochs", 1, "--jobs", 2, "--out", tmp_path)
+def test_the_flagship_is_rehearsed(few, tmp_path):
+    command = ("train/flagship.py", "--data", few, "--epochs", 1, "--jobs", 2, "--out", tmp_path)
     done = run(*command, timeout=2400)
     assert done.returncode == 0, done.stderr
     weights = {file.stem for file in (tmp_path / "weights").iterdir()}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_fer2013 import draw, write_parquet
 from launch import run
 
 from fer_zoo.data import DataError, load_fer2013
@@ -29,21 +28,16 @@ VOTES = {
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    return write_parquet(tmp_path_factory.mktemp("drawn") / "fer2013", draw(per_class=6, waves=True))
+def data(few) -> Fer2013:
+    return Fer2013.of(load_fer2013(few, check_counts=False))
 
 
 @pytest.fixture(scope="module")
-def data(source) -> Fer2013:
-    return Fer2013.of(load_fer2013(source, check_counts=False))
-
-
-@pytest.fixture(scope="module")
-def runs(source, tmp_path_factory) -> list[Path]:
+def runs(few, tmp_path_factory) -> list[Path]:
     """Three seeds of a small network; the last one learnt FER+."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, labels in ((0, "fer2013"), (1, "fer2013"), (2, "ferplus")):
-        done = fit(source, folder / str(seed), "--seed", seed, "--labels", labels)
+        done = fit(few, folder / str(seed), "--seed", seed, "--labels", labels)
         assert done.returncode == 0, done.stderr
     return [folder / str(seed) for seed in range(3)]
 
@@ -77,7 +71,7 @@ def test_votes_are_learnt_in_shares(data):
     assert np.array_equal(validation.labels, data["validation"].labels[clean])
 
 
-def test_data_without_votes_says_so(source, data):
+def test_data_without_votes_says_so(few, data):
     with pytest.raises(DataError, match="no column ferplus"):
         votes_of(Fer2013(data.splits, data.fingerprint, data.lossy, {}), "train")
 
@@ -104,12 +98,12 @@ def test_teacher_is_the_mean_of_its_files(data, tmp_path):
         read_probabilities(files, train)
 
 
-def test_hard_targets_and_the_same_as_probabilities_train_alike(source, data, runs, tmp_path):
+def test_hard_targets_and_the_same_as_probabilities_train_alike(few, data, runs, tmp_path):
     train = data["train"]
     teacher, recipe = tmp_path / "teacher.parquet", tmp_path / "mine.toml"
     write_probabilities(teacher, np.arange(len(train)), train, np.eye(7)[train.labels])
     recipe.write_text('base = "paper"\nteacher_share = 1.0')
-    done = fit(source, tmp_path / "run", "--seed", 0, "--teacher", teacher, "--recipe", recipe)
+    done = fit(few, tmp_path / "run", "--seed", 0, "--teacher", teacher, "--recipe", recipe)
     assert done.returncode == 0, done.stderr
     config, loss = (tmp_path / "run" / "config.json").read_text(), "history.jsonl"
     assert len(json.loads(config)["teacher"]) == 1
@@ -128,13 +122,13 @@ def test_hard_targets_and_the_same_as_probabilities_train_alike(source, data, ru
         (("--images", "faces", "--labels", "ferplus"), "labels of its own"),
     ],
 )
-def test_wrong_targets_are_one_sentence(source, tmp_path, more, says):
-    done = fit(source, tmp_path / "run", *more)
+def test_wrong_targets_are_one_sentence(few, tmp_path, more, says):
+    done = fit(few, tmp_path / "run", *more)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 
 
-def test_seeds_and_their_ensemble(source, data, runs, tmp_path):
-    command = ("train/seeds.py", *runs[:2], "--tag", "mine", "--data", source, "--results", tmp_path)
+def test_seeds_and_their_ensemble(few, data, runs, tmp_path):
+    command = ("train/seeds.py", *runs[:2], "--tag", "mine", "--data", few, "--results", tmp_path)
     done = run(*command)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "seeds-fer_net_tiny.mine.json").read_text())
@@ -153,10 +147,10 @@ def test_seeds_and_their_ensemble(source, data, runs, tmp_path):
     ]
 
 
-def test_a_teacher_is_the_mean_of_runs_that_may_differ(runs, source, data, tmp_path):
+def test_a_teacher_is_the_mean_of_runs_that_may_differ(runs, few, data, tmp_path):
     files = [tmp_path / f"{name}.parquet" for name in ("both", "first", "second")]
     for file, part in zip(files, (runs[:2], runs[:1], runs[1:2]), strict=True):
-        done = run("train/teacher.py", *part, "--out", file, "--data", source)
+        done = run("train/teacher.py", *part, "--out", file, "--data", few)
         assert done.returncode == 0, done.stderr
         assert "agrees with" in done.stdout
     both, first, second = (read_probabilities([file], data["train"]) for file in files)

@@ -24,12 +24,6 @@ def recognizer() -> Recognizer:
     return Recognizer("fer_cnn", faces="mtcnn")
 
 
-@pytest.fixture(scope="module")
-def whole() -> Recognizer:
-    """Takes each frame as a face, which is quick."""
-    return Recognizer("fer_cnn", faces="whole")
-
-
 def test_annotated_clip_table_and_timeline(recognizer, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", moving(40), sound="aac")
     out, table, done = tmp_path / "out.mp4", tmp_path / "out.csv", []
@@ -143,6 +137,24 @@ def test_the_largest_face_comes_first_in_every_frame():
     for _, tracks in track_faces(frames, Recognizer("fer_cnn", faces=Two()), Tracker()):
         widths = [track.face.box[2] - track.face.box[0] for track in tracks]
         assert widths == sorted(widths, reverse=True) and len(widths) == 2
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (333, 1000)])
+def test_large_frames_are_searched_in_a_reduced_copy(size):
+    box, landmarks = np.array([0.25, 0.2, 0.75, 0.6]), np.linspace(0.3, 0.6, 10).reshape(5, 2)
+
+    class Middle:
+        """Finds one face, where it says of every picture."""
+
+        def detect(self, rgb: np.ndarray) -> list[Detection]:
+            height, width = rgb.shape[:2]
+            assert max(height, width) == 640
+            return [Detection(tuple(box * ([width, height] * 2)), 1.0, landmarks * (width, height))]
+
+    frames = (Frame(i / 25, np.zeros((*size[::-1], 3), np.uint8)) for i in range(3))
+    for _, (track,) in track_faces(frames, Recognizer("fer_cnn", faces=Middle()), Tracker()):
+        assert track.face.box == pytest.approx(box * (size * 2))
+        np.testing.assert_allclose(track.face.landmarks, landmarks * size)
 
 
 def test_colours_stay(whole, tmp_path):

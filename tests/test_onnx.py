@@ -58,7 +58,8 @@ def test_recognisers_of_both_kinds_agree(file, model, examples):
         assert face.probs == pytest.approx(wanted.probs, abs=1e-5)
         with pytest.raises(ValueError, match="Grad-CAM needs a model with forward_features"):
             recognizer.explain(face)
-    assert as_onnx(OnnxModel(file)) is not None
+    loaded = OnnxModel(file)
+    assert as_onnx(loaded) is loaded
     with pytest.raises(ValueError, match="no backend 'tensorflow'"):
         Recognizer(model, backend="tensorflow")
 

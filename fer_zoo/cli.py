@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .faces import DETECTORS, DetectorError
+from .faces import DETECTORS, DetectorError, square_face
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(predict)
     output = predict.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="a line of JSON for every photo")
-    output.add_argument("--csv", action="store_true", help="a row of CSV for every face")
+    output.add_argument(
+        "--csv", action="store_true", help="a row of CSV for every face, or for a photo without one"
+    )
     predict.set_defaults(run=_predict)
 
     video = commands.add_parser("video", help="follow the faces of a clip and name their expressions")
@@ -84,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="name or .safetensors file (default: the best installed)")
+    parser.add_argument("--model", help="name, .safetensors or .onnx file (default: the best installed)")
+    parser.add_argument("--device", help="where it runs: cpu, cuda, mps, ... (default: cpu)")
+    parser.add_argument("--backend", default="torch", help="torch, or onnx, which is faster on a CPU")
     parser.add_argument(
         "--faces", default="auto", choices=DETECTORS, help="face detector; 'whole': every picture is one face"
     )
@@ -94,13 +98,13 @@ def _predict(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .images import ImageError
-    from .recognizer import ModelError, Recognizer
+    from .recognizer import ModelError
 
     try:
-        recognizer = Recognizer(args.model, faces=args.faces)
-    except (ModelError, DetectorError) as error:
+        recognizer = _recognizer(args)
+    except (ModelError, DetectorError, ValueError) as error:
         return _complain(error)
-    write = _WRITERS["json" if args.json else "csv" if args.csv else "text"](recognizer.labels)
+    write = _WRITERS["json" if args.json else "csv" if args.csv else "text"](recognizer)
     code = OK
     photos, empty = _photos(args.photos)
     for folder in empty:
@@ -123,7 +127,7 @@ def _video(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from .recognizer import ModelError, Recognizer
+    from .recognizer import ModelError
     from .video import VideoError, analyze_video
 
     if args.out is None and args.csv is None:
@@ -131,7 +135,7 @@ def _video(args: argparse.Namespace) -> int:
     # a few small faces at a time are read sooner by one thread; decoder and encoder use the other cores
     torch.set_num_threads(1)
     try:
-        recognizer = Recognizer(args.model, faces=args.faces)
+        recognizer = _recognizer(args)
         with tqdm(total=100, unit="%", disable=None) as bar:
             timeline = analyze_video(
                 args.clip,
@@ -168,7 +172,10 @@ def _export(args: argparse.Namespace) -> int:
             size = model.pretrained_cfg["input_size"][:0:-1]
             mode = "L" if model.in_chans == 1 else "RGB"
             spread = photos[:: -(-len(photos) // MOST_FACES)]  # over all folders
-            faces = [load_image(photo).convert(mode).resize(size, Resampling.BILINEAR) for photo in spread]
+            faces = [
+                square_face(load_image(photo)).convert(mode).resize(size, Resampling.BILINEAR)
+                for photo in spread
+            ]
             if len(faces) < ENOUGH_FACES:
                 print(f"fer-zoo: {len(faces)} faces are few: give {ENOUGH_FACES} or more", file=sys.stderr)
             with TemporaryDirectory() as folder:
@@ -178,6 +185,12 @@ def _export(args: argparse.Namespace) -> int:
         return _complain(error)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
     return OK
+
+
+def _recognizer(args: argparse.Namespace):
+    from .recognizer import Recognizer
+
+    return Recognizer(args.model, faces=args.faces, device=args.device, backend=args.backend)
 
 
 def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -201,34 +214,40 @@ def _complain(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def _text_writer(labels: Sequence[str]):
+def _text_writer(recognizer):
     def write(photo: Path, faces) -> None:
         if not faces:
             print(f"{photo}: no face")
         for face in faces:
             x1, y1, x2, y2 = (round(value) for value in face.box)
-            print(f"{photo}: {face.label} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
+            label = f"{face.label}{'?' * (face.confidence < recognizer.sure_from)}"
+            print(f"{photo}: {label} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
 
     return write
 
 
-def _json_writer(labels: Sequence[str]):
+def _json_writer(recognizer):
     def write(photo: Path, faces) -> None:
-        print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]}))
+        found = [face.to_dict() | {"unsure": face.confidence < recognizer.sure_from} for face in faces]
+        print(json.dumps({"photo": str(photo), "faces": found}))
 
     return write
 
 
-def _csv_writer(labels: Sequence[str]):
+def _csv_writer(recognizer):
+    columns = ["photo", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence", "unsure"]
+    columns += recognizer.labels
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["photo", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence", *labels])
+    rows.writerow(columns)
 
     def write(photo: Path, faces) -> None:
+        if not faces:  # so that no photo is lost from a table of them
+            rows.writerow([photo, *[""] * (len(columns) - 1)])
         for number, face in enumerate(faces, start=1):
             box = [round(value, 1) for value in face.box]
-            rows.writerow(
-                [photo, number, *box, face.score, face.label, face.confidence, *face.probs.values()]
-            )
+            unsure = face.confidence < recognizer.sure_from
+            numbers = [*box, face.score, face.label, face.confidence, unsure, *face.probs.values()]
+            rows.writerow([photo, number, *numbers])
 
     return write
 

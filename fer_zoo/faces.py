@@ -292,3 +292,9 @@ def crop_face(rgb: np.ndarray, detection: Detection) -> Image.Image:
     columns = np.arange(left, left + size, step).clip(0, rgb.shape[1] - 1)
     rows = np.arange(top, top + size, step).clip(0, rgb.shape[0] - 1)
     return Image.fromarray(rgb[rows[:, None], columns])
+
+
+def square_face(image: Image.Image) -> Image.Image:
+    """A picture that is a face, RGB, as the detector "whole" has it cut out: a square, its edge repeated."""
+    rgb = np.asarray(image)
+    return crop_face(rgb, WholePicture().detect(rgb)[0])

@@ -71,6 +71,10 @@ def load_image(source: ImageSource) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
     except UnidentifiedImageError:
+        if "HEIF" not in _formats() and _is_heic(file):
+            raise ImageError(
+                f"{name} is a HEIC photo; to read it, install pillow-heif: pip install pillow-heif."
+            ) from None
         raise ImageError(f"{name} is not an image that can be read, such as JPEG, PNG or WebP.") from None
     except Exception as error:  # a hostile or damaged header can make a decoder raise anything
         raise ImageError(f"{name} cannot be opened as an image ({_reason(error)}).") from error
@@ -87,15 +91,23 @@ def _formats() -> tuple[str, ...]:
 
         register_heif_opener()
     except ImportError:
-        pass  # optional: HEIC then is a format that cannot be read
+        pass  # optional: without it `load_image` asks for it by name
     Image.init()
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
 def image_suffixes() -> frozenset[str]:
-    """File name endings, lower case with their dot, of the formats that `load_image` reads."""
+    """File name endings, lower case with their dot, of the formats that `load_image` reads or, of HEIC, may
+    have to ask for the package that does."""
     formats = _formats()
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
+    known = (suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
+    return frozenset({".heic", ".heif", *known})
+
+
+def _is_heic(file: str | os.PathLike | BinaryIO) -> bool:
+    with open(file, "rb") if isinstance(file, (str, os.PathLike)) else nullcontext(file) as content:
+        content.seek(0)
+        return content.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 
 def _name(source: object) -> str:

@@ -21,6 +21,7 @@ from .images import ImageSource, load_image
 from .models import ModelError, create_face_model, label_names
 from .onnx_model import OnnxModel, as_onnx
 from .preprocess import to_input
+from .thresholds import sure_from
 
 # The default is the first of these whose weights are installed.
 PREFERRED = ("fer_resnet", "fer_net", "fer_net_tiny", "fer_cbam", "fer_kernel_cnn", "fer_cnn")
@@ -87,6 +88,13 @@ class Recognizer:
 
     A call changes nothing in the recogniser, so one may be used from many threads at once.
 
+    Attributes:
+        model: The network.
+        labels: Its classes, in order.
+        sure_from: The confidence from which on at least 85 % of its answers on clean validation are right, 0
+            where that is not known, above 1 where none is enough. Below it an answer is `unsure`.
+        detector: What finds the faces.
+
     Args:
         model: A name ("fer_cbam", "fer_cbam.paper", or "hf-hub:owner/name"), a `.safetensors` or `.onnx` file
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
@@ -98,7 +106,7 @@ class Recognizer:
     Raises:
         ModelError: No such model, its weights cannot be had, or it has no names for its classes.
         DetectorError: No such detector, or it cannot be set up.
-        ValueError: No such device or backend.
+        ValueError: No such device or backend, or not this device with ONNX.
     """
 
     def __init__(
@@ -111,11 +119,15 @@ class Recognizer:
     ):
         if backend not in BACKENDS:
             raise ValueError(f"There is no backend '{backend}'; there are {' and '.join(BACKENDS)}.")
+        model = default_model() if model is None else model
         self.model = load_model(model).eval()
+        self.sure_from = sure_from(model)
         self.labels = label_names(self.model)
         if backend == "onnx":
             self.model = as_onnx(self.model)
         if device is not None:
+            if isinstance(self.model, OnnxModel) and _device(device).type != "cpu":
+                raise ValueError(f"An ONNX model runs on the CPU, not on '{device}': leave the device out.")
             self.model.to(_device(device))
         self.detector = get_detector(faces) if isinstance(faces, str) else faces
 

@@ -100,7 +100,7 @@ def analyze_video(
     csv: str | Path | None = None,
     limits: Limits | None = None,
     smoothing: float = 0.6,
-    sure_from: float = 0.0,
+    sure_from: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Timeline:
     """Read the expressions of all faces of a clip; memory does not grow with its length.
@@ -110,11 +110,12 @@ def analyze_video(
         recognizer: Finds and reads the faces.
         out: Where to write the clip with its faces drawn in, an `.mp4` (H.264, with the clip's sound if it is
             AAC, MP3 or Opus).
-        csv: Where to write a table with a row per face and frame: seconds, face (its number), x1, y1, x2, y2,
-            score, label, confidence and the probability of every expression.
+        csv: Where to write a table with a row per face and frame: frame (from 0), seconds, face (its number),
+            x1, y1, x2, y2, score, label, confidence, unsure and the probability of every expression.
         limits: What the clip may hold; by default frames of up to 3840x2160 pixels, of any length.
         smoothing: Of the probabilities; see `Tracker`.
-        sure_from: In the annotated clip, an expression of less confidence gets a question mark, 0..1.
+        sure_from: An expression of less confidence is unsure, 0..1, and gets a question mark in the clip;
+            None asks the recogniser.
         progress: Called with the share that is done, 0..1.
 
     Returns:
@@ -131,6 +132,7 @@ def analyze_video(
     if len(set(files)) < len(files):
         raise VideoError("The clip, its annotated copy and its table must be files of different names.")
     timeline, tracker = Timeline(), Tracker(smoothing)
+    sure_from = recognizer.sure_from if sure_from is None else sure_from
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, limits))
         writer = rows = None
@@ -139,17 +141,17 @@ def analyze_video(
         if csv is not None:
             file = stack.enter_context(atomic(csv, VideoError)).open("w", newline="", encoding="utf-8")
             rows = csv_format.writer(stack.enter_context(file), lineterminator="\n")
-            columns = ("seconds", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence")
-            rows.writerow([*columns, *recognizer.labels])
+            columns = ("frame", "seconds", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence")
+            rows.writerow([*columns, "unsure", *recognizer.labels])
         frames = reader.frames(on_sound=writer and writer.write_sound)
         for frame, tracks in track_faces(frames, recognizer, tracker):
+            if rows:
+                rows.writerows(_row(timeline.frames, frame.seconds, track, sure_from) for track in tracks)
             timeline.add(frame.seconds, tracks)
             if writer:
                 image = Image.fromarray(frame.rgb)
                 drawn = draw_faces(image, tracks, max(image.size), sure_from) if tracks else image
                 writer.write(replace(frame, rgb=np.asarray(drawn)))
-            if rows:
-                rows.writerows(_row(frame.seconds, track) for track in tracks)
             if progress:
                 progress(reader.progress)
     if progress:
@@ -239,9 +241,9 @@ def _between(a: Detection, b: Detection, share: float) -> Detection:
     )
 
 
-def _row(seconds: float, track: Track) -> list:
+def _row(frame: int, seconds: float, track: Track, sure_from: float) -> list:
     face = track.face
     box = [round(value, 1) for value in face.box]
-    return [
-        round(seconds, 4), track.number, *box, face.score, face.label, face.confidence, *face.probs.values()
-    ]  # fmt: skip
+    unsure = face.confidence < sure_from
+    start = [frame, round(seconds, 4), track.number, *box, face.score, face.label, face.confidence, unsure]
+    return [*start, *face.probs.values()]

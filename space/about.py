@@ -18,7 +18,8 @@ It sees no colour, no body, no place, no time before or after the picture. Blurr
 or very small faces, and faces unlike those of FER2013 (found by an image search in 2013), are read less
 well. Accuracy was not measured by age, sex or skin colour, which FER2013 does not name: expect it to differ.
 People agree with FER2013's labels on about 65 % of its images; a model that scores higher has learnt its
-annotators' habits as well. Faces under about 40 pixels, or a fortieth of the picture, are not looked for.
+annotators' habits as well. Of faces under about 40 pixels, or a fortieth of the
+picture (of a clip, a twenty-seventh), few are found.
 
 The heat map (Grad-CAM) shows which parts of the face raised the score of the chosen expression: nothing
 where they did not, red, then yellow where they did most. All seven maps of a face share one scale, so they

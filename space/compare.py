@@ -15,6 +15,7 @@ from fer_zoo.faces import Detection, crop_face
 from fer_zoo.images import ImageError
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Explanation, Face
+from fer_zoo.thresholds import sure_from
 
 from .html import bars, picture
 from .photo import NO_FACE, START, Reading
@@ -27,7 +28,6 @@ from .readers import (
     read_image,
     read_photo,
     recognizer,
-    sure_from,
 )
 
 MAP_SIZE = 256  # pixels

@@ -15,10 +15,11 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.faces import Detection, face_frame
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.labels import COLORS
+from fer_zoo.thresholds import sure_from
 from fer_zoo.tracking import Track, Tracker
 
 from .html import bars, picture
-from .readers import model_input, named, recognizer, sure_from
+from .readers import model_input, named, recognizer
 
 TIME_LIMIT = 120  # seconds of one recording; who wants more clicks again
 EVERY = 0.08  # seconds between two frames that the browser sends; a newer one takes an older one's place

@@ -12,6 +12,7 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.images import ImageError
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Explanation, Face
+from fer_zoo.thresholds import sure_from, thresholds
 
 from .html import bars
 from .programs import to_json
@@ -28,8 +29,6 @@ from .readers import (
     read_image,
     read_photo,
     recognizer,
-    sure_from,
-    thresholds,
 )
 
 START = "Add a photo: upload, drag, paste, take a snapshot, or choose an example."

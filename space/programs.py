@@ -6,19 +6,20 @@ import gradio as gr
 
 from fer_zoo.images import ImageError
 from fer_zoo.recognizer import Face
+from fer_zoo.thresholds import sure_from
 
-from .readers import model_input, photo_input, read_photo, sure_from, uploaded
+from .readers import MODELS, model_input, photo_input, read_photo, uploaded
 from .video import CLIPS, analyse
 
 MAX_BATCH = 32  # photos
 
 
-def predict(photo: str | None, model: str, already_face: bool) -> list[dict]:
+def predict(photo: str | None, model: str | None, already_face: bool) -> list[dict]:
     """Find the faces in a photo and read the expression that each shows.
 
     Args:
         photo: The picture: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF, at most 25 MB and 80 megapixels.
-        model: One of the models that the Photo tab offers.
+        model: One of the models that the Photo tab offers, the first of them if it is null.
         already_face: Take the whole picture as one face, without looking for any.
 
     Returns:
@@ -28,6 +29,7 @@ def predict(photo: str | None, model: str, already_face: bool) -> list[dict]:
     """
     if photo is None:
         raise gr.Error("No photo was given.", print_exception=False)
+    model = model or MODELS[0]
     try:
         _, faces = read_photo(photo, model, already_face)
     except ImageError as error:
@@ -35,12 +37,12 @@ def predict(photo: str | None, model: str, already_face: bool) -> list[dict]:
     return to_json(faces, model)
 
 
-def predict_batch(photos: list[str] | None, model: str, already_face: bool) -> list[dict]:
+def predict_batch(photos: list[str] | None, model: str | None, already_face: bool) -> list[dict]:
     """Read many photos at once.
 
     Args:
         photos: At most 32 pictures, each as in `predict`.
-        model: One of the models that the Photo tab offers.
+        model: One of the models that the Photo tab offers, the first of them if it is null.
         already_face: Take every picture as one face, without looking for any.
 
     Returns:
@@ -51,6 +53,7 @@ def predict_batch(photos: list[str] | None, model: str, already_face: bool) -> l
         raise gr.Error(
             f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.", print_exception=False
         )
+    model = model or MODELS[0]
     answers = []
     for photo in photos:
         try:
@@ -64,12 +67,12 @@ def to_json(faces: list[Face], model: str) -> list[dict]:
     return [face.to_dict() | {"unsure": face.confidence < sure_from(model)} for face in faces]
 
 
-def video(clip: str | None, model: str, smoothing: float) -> tuple[str, str, dict]:
+def video(clip: str | None, model: str | None, smoothing: float) -> tuple[str, str, dict]:
     """Follow the faces of a clip and read their expressions over time.
 
     Args:
         clip: The clip: mp4, mov, webm, mkv or avi, at most 25 MB, 60 seconds, 3,600 frames, 1920x1080 pixels.
-        model: One of the models that the Video tab offers.
+        model: One of the models that the Video tab offers, the first of them if it is null.
         smoothing: How much of the old probabilities is kept over a tenth of a second, 0 to 0.95.
 
     Returns:
@@ -78,7 +81,7 @@ def video(clip: str | None, model: str, smoothing: float) -> tuple[str, str, dic
     """
     if clip is None:
         raise gr.Error("No clip was given.", print_exception=False)
-    timeline, out, csv = analyse(clip, model, smoothing, lambda share: None)
+    timeline, out, csv = analyse(clip, model or MODELS[0], smoothing, lambda share: None)
     summary = {"frames": timeline.frames, "seconds": timeline.seconds, "faces": timeline.faces}
     return str(out), str(csv), summary
 

@@ -1,9 +1,8 @@
-"""What the tabs share: the models, the visitors' files, and from where on an answer is sure."""
+"""What the tabs share: the models, and the visitors' files."""
 
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -21,6 +20,7 @@ from torch import nn
 from fer_zoo.faces import WORK_SIDE, Detection, FaceDetector, get_detector
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.recognizer import PREFERRED, Face, Recognizer, load_model
+from fer_zoo.thresholds import sure_from
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
@@ -146,18 +146,6 @@ def model_input(elem_id: str) -> gr.Dropdown:
     return gr.Dropdown(MODELS, label="Model", elem_id=elem_id)
 
 
-@cache
-def thresholds() -> dict[str, dict]:
-    """What `train/threshold.py` found for each model."""
-    return json.loads((RESULTS / "thresholds.json").read_text())["models"]
-
-
 def named(face: Face, model: str) -> str:
     """Its expression, with a question mark where the model is unsure, as `draw_faces` writes it."""
     return face.label if face.confidence >= sure_from(model) else f"{face.label}?"
-
-
-def sure_from(model: str) -> float:
-    """The confidence from which on an answer is sure; 0 where none is known, above 1 where none is enough."""
-    found = thresholds().get(model, {"threshold": 0.0})["threshold"]
-    return 2.0 if found is None else found

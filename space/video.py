@@ -9,10 +9,11 @@ import gradio as gr
 import pandas as pd
 
 from fer_zoo.labels import COLORS
+from fer_zoo.thresholds import sure_from
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
 from .html import legend
-from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, sure_from, uploaded
+from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
 CLIPS = 1  # at the same time; others wait their turn

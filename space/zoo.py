@@ -12,10 +12,11 @@ import pandas as pd
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models._base import HUB_ORG
+from fer_zoo.thresholds import thresholds
 from fer_zoo.tracking import track_color
 
 from .html import SORT, heat_table, legend, sortable_table
-from .readers import MODELS, RESULTS, ROOT, thresholds
+from .readers import MODELS, RESULTS, ROOT
 
 COLUMNS = (
     "model",

@@ -19,13 +19,15 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from app import build
 from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
+from fer_zoo.thresholds import sure_from
 from space.compare import OWN, compare, largest_face
 from space.photo import Reading, analyse, save_numbers, save_picture, verdict
-from space.readers import FACE_SIZE, MODELS, read_photo, sure_from, uploaded
+from space.readers import FACE_SIZE, MODELS, read_photo, uploaded
 from space.zoo import card
 from train.app_process import running_app
 from train.files import sha256
@@ -88,6 +90,17 @@ def test_python_of_the_readme_runs(app, examples, tmp_path, monkeypatch):
     exec(code.replace("http://127.0.0.1:7860", app.url), names)
     assert names["faces"][0]["label"] == "happy"
     assert [len(answer["faces"]) for answer in names["answers"]] == [1, 1]
+
+
+def test_no_choice_of_a_visitor_is_dropped_while_an_earlier_one_is_answered():
+    """Gradio's default drops it: a radio button would then stand above the map of another."""
+    chosen = [
+        function
+        for function in build().fns.values()
+        if function.fn and any(event in ("input", "select") for _, event in function.targets)
+    ]
+    assert len(chosen) > 5
+    assert {function.trigger_mode for function in chosen} == {"always_last", "multiple"}
 
 
 def test_doubt_is_said_with_what_to_do_then():
@@ -164,7 +177,7 @@ def test_card_links_to_nothing_that_the_page_lacks(model):
 
 
 def test_thresholds_belong_to_the_packaged_files(examples):
-    results = json.loads((examples.parent / "model_cards" / "results" / "thresholds.json").read_text())
+    results = json.loads((WEIGHTS_DIR / "thresholds.json").read_text())
     packaged = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
     assert {name: model["sha256"] for name, model in results["models"].items()} == packaged
 
@@ -230,7 +243,7 @@ def test_too_large_file_is_refused(client, tmp_path):
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
 def test_files_of_the_server_are_not_read(app, examples, meta):
     photo = {"path": str(examples / "astronaut.jpg"), **meta}
-    call = httpx.post(f"{app.url}/gradio_api/call/predict", json={"data": [photo, None, False]}).json()
+    call = httpx.post(f"{app.url}/gradio_api/call/predict", json={"data": [photo, MODELS[0], False]}).json()
     answer = httpx.get(f"{app.url}/gradio_api/call/predict/{call['event_id']}").text
     assert answer.startswith("event: error")
 

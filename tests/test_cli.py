@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import fer_zoo
-from fer_zoo import EXPRESSIONS
+from fer_zoo import EXPRESSIONS, Recognizer
 from fer_zoo.cli import main
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples"
@@ -76,12 +76,28 @@ def test_json_lines(predict):
 def test_csv_rows(predict, tmp_path):
     awkward = tmp_path / 'a "photo", no. 1.jpg'
     awkward.write_bytes(ASTRONAUT.read_bytes())
-    code, out, _ = predict("--csv", awkward, ASTRONAUT)
+    Image.new("RGB", (60, 60)).save(tmp_path / "empty.png")
+    code, out, _ = predict("--csv", awkward, ASTRONAUT, tmp_path / "empty.png")
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert [row["photo"] for row in rows] == [str(awkward), str(ASTRONAUT)]
+    assert [row["photo"] for row in rows] == [str(awkward), str(ASTRONAUT), str(tmp_path / "empty.png")]
+    assert set(rows[2].values()) == {rows[2]["photo"], ""}, "no face, but not lost"
     assert sum(float(rows[0][label]) for label in EXPRESSIONS) == pytest.approx(1, abs=1e-4)
     assert rows[0]["label"] in EXPRESSIONS
+
+
+def test_answers_of_too_little_confidence_are_unsure(capsys, tmp_path):
+    Image.new("L", (60, 60), 128).save(tmp_path / "gray.png")
+    confidence = {}
+    for photo, faces, unsure in ((ASTRONAUT, "mtcnn", False), (tmp_path / "gray.png", "whole", True)):
+        args = ["predict", "--model", "fer_cnn", "--faces", faces, str(photo)]
+        assert main([*args, "--json"]) == 0
+        (face,) = json.loads(capsys.readouterr().out)["faces"]
+        assert face["unsure"] is unsure
+        confidence[unsure] = face["confidence"]
+        assert main(args) == 0
+        assert (f"{face['label']}? " in capsys.readouterr().out) is unsure
+    assert confidence[True] < Recognizer("fer_cnn", faces="whole").sure_from <= confidence[False]
 
 
 def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
@@ -105,6 +121,9 @@ def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
     [
         (["--model", "fer_cban"], "did you mean fer_cbam"),
         (["--model", "gone.safetensors"], "no model file 'gone.safetensors'"),
+        (["--backend", "tpu"], "there are torch and onnx"),
+        (["--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["--backend", "onnx", "--device", "meta"], "An ONNX model runs on the CPU"),
     ],
 )
 def test_bad_models(capsys, args, words):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, features
 
+from fer_zoo import images
 from fer_zoo.images import BACKGROUND, ImageError, load_image
 
 
@@ -45,6 +47,20 @@ def test_every_format_gives_the_picture(kind):
     assert image.mode == "RGB"
     assert image.size == (48, 32)
     assert difference(image, picture(48, 32)) < 12
+
+
+def test_heic_without_its_package_asks_for_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    images._formats.cache_clear()
+    photo = b"\0\0\0\x18ftypheic" + bytes(12)
+    (tmp_path / "photo.HEIC").write_bytes(photo)
+    for source in (photo, tmp_path / "photo.HEIC"):
+        with pytest.raises(ImageError, match="pip install pillow-heif"):
+            load_image(source)
+    assert ".heic" in images.image_suffixes(), "a folder's are not passed over in silence"
+    monkeypatch.undo()
+    images._formats.cache_clear()
 
 
 def test_every_kind_of_source_gives_the_same_pixels(tmp_path):

@@ -22,6 +22,7 @@ import train.verify
 from fer_zoo import Recognizer
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.models import FerNet
+from fer_zoo.preprocess import normalize, to_input
 from fer_zoo.recognizer import load_model
 from train.dataset import Fer2013, load_image_folder
 from train.engine import class_weights, predict
@@ -284,6 +285,21 @@ def test_a_zoo_model_learns_other_labels_from_a_folder(split, tmp_path):
     assert recognizer.labels == ("bored", "calm", "keen")
     (face,) = recognizer(Image.fromarray(images[0]))
     assert face.label in recognizer.labels and sum(face.probs.values()) == pytest.approx(1)
+
+
+def test_pictures_of_any_shape_are_learnt_as_they_are_read(tmp_path):
+    recognizer = Recognizer("fer_cnn", faces="whole")
+    for part in ("train", "validation"):
+        for label in "ab":
+            file = tmp_path / part / label / "tall.png"
+            file.parent.mkdir(parents=True)
+            Image.effect_noise((40, 60), 90).convert("RGB").resize((100, 150)).save(file)
+    learnt, _, _ = load_image_folder(tmp_path, 48)
+    (face,) = recognizer(tmp_path / "train" / "a" / "tall.png")
+    read = to_input([face.crop], recognizer.model)
+    torch.testing.assert_close(
+        normalize(torch.from_numpy(learnt.images[:1, None]), recognizer.model.pretrained_cfg), read
+    )
 
 
 def test_folders_that_hold_no_faces(tmp_path):

@@ -40,6 +40,7 @@ def test_annotated_clip_table_and_timeline(recognizer, tmp_path):
         assert sum(probs.values()) == pytest.approx(1, abs=1e-4)
         assert line["label"] == max(probs, key=probs.get) == point.label
         assert float(line["confidence"]) == probs[line["label"]]
+        assert line["frame"] == str(i)
         assert (float(line["seconds"]), line["face"]) == (pytest.approx(i / 25, abs=1e-3), "1")
         # the box follows the face that was pasted, also between two searches
         x1, y1, x2, y2 = (float(line[name]) for name in ("x1", "y1", "x2", "y2"))
@@ -205,7 +206,7 @@ def test_a_clip_without_faces(recognizer, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", [picture([])] * 5)
     timeline = analyze_video(clip, recognizer, csv=tmp_path / "out.csv")
     assert (timeline.frames, timeline.faces, timeline.points) == (5, 0, [])
-    assert (tmp_path / "out.csv").read_text().startswith("seconds,face,x1,y1,x2,y2,score,label,")
+    assert (tmp_path / "out.csv").read_text().startswith("frame,seconds,face,x1,y1,x2,y2,score,label,")
 
 
 def test_a_long_timeline_thins_itself_out(whole):

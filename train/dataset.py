@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fer_zoo.data import DataError, digest, is_lossy, pixel_hashes, to_arrays
+from fer_zoo.faces import square_face
 from fer_zoo.folds import leak_free_folds
 from fer_zoo.images import ImageError, load_image
 
@@ -141,7 +142,7 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
 
 def _face(path: str, content: bytes | None, size: int) -> np.ndarray:
     try:
-        image = load_image(content or path)
+        image = square_face(load_image(content or path))
     except ImageError as error:
         raise DataError(f"{path}: {error}") from error
     # as `fer_zoo.models.create_face_model` has it

@@ -20,7 +20,10 @@ def votes_of(data: Fer2013, split: str) -> np.ndarray:
         DataError: The source has none.
     """
     if split not in data.votes:
-        raise DataError("this source of FER2013 has no column ferplus with the votes of FER+")
+        raise DataError(
+            "this source of FER2013 has no column ferplus with the votes of FER+: "
+            "model_cards/dataset.md says how to add it"
+        )
     return data.votes[split]
 
 

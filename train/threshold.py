@@ -1,4 +1,4 @@
-"""Finds how confident each packaged model must be before the Space calls its answer sure.
+"""Finds how confident each packaged model must be before its answer is called sure.
 
     python train/threshold.py --data SOURCE
 
@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo import Recognizer
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.thresholds import FILE
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import RESULTS_DIR, add_weights_arguments, out_of, packaged
+from train.evaluate import add_weights_arguments, out_of, packaged
 from train.files import sha256, write_atomic
 
-FILE = RESULTS_DIR / "thresholds.json"
 PRECISION = 0.85
 
 

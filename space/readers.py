@@ -143,7 +143,8 @@ def photo_input(elem_id: str) -> gr.Image:
 
 
 def model_input(elem_id: str) -> gr.Dropdown:
-    return gr.Dropdown(MODELS, label="Model", elem_id=elem_id)
+    info = "The first holds up best on blurred or covered faces; the tab Zoo has what each one scores."
+    return gr.Dropdown(MODELS, label="Model", info=info, elem_id=elem_id)
 
 
 def named(face: Face, model: str) -> str:

@@ -13,9 +13,10 @@ from fer_zoo.thresholds import sure_from
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
 from .html import legend
-from .readers import KEPT_SECONDS, model_input, new_file, open_uploaded, recognizer, uploaded
+from .readers import KEPT_SECONDS, ROOT, model_input, new_file, open_uploaded, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
+EXAMPLE = ROOT / "examples" / "two_faces.mp4"
 CLIPS = 1  # at the same time; others wait their turn
 LIMITS_IN_WORDS = (
     f"mp4, mov, webm, mkv or avi; at most 25 MB, {LIMITS.seconds:.0f} seconds, {LIMITS.frames:,} frames and "
@@ -123,6 +124,7 @@ def video_tab() -> None:
         with gr.Column(scale=3, min_width=300):
             status = gr.Markdown(START, min_height=80, elem_id="video-status", elem_classes="status")
             shown = gr.Video(label="Faces", visible=False, interactive=False, elem_id="annotated")
+            gr.Examples([[str(EXAMPLE)]], clip, label="Example")
     with gr.Column(visible=False) as details:
         face = gr.Radio(label="Face", elem_id="video-face")
         lines = gr.LinePlot(

@@ -11,7 +11,6 @@ import gradio as gr
 import pandas as pd
 
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.models._base import HUB_ORG
 from fer_zoo.thresholds import thresholds
 from fer_zoo.tracking import track_color
 
@@ -32,8 +31,8 @@ COLUMNS = (
 )
 # Links of a card to the files beside it: its figure, and the log of reads.
 BESIDE = re.compile(r"(?P<image>!?)\[(?P<words>[^\]]*)\]\((?!https?:)[^)]*\)")
-# On the Hub, the models of who runs the Space: `publish.py --repo me` sends both there.
-OWNER = os.environ.get("SPACE_AUTHOR_NAME", HUB_ORG)
+# On the Hub, whoever runs the Space has the models, too: `publish.py --repo me` sends both there.
+OWNER = os.environ.get("SPACE_AUTHOR_NAME")
 NOTES = """
 *Test* is FER2013's PrivateTest, read once a weight file; *clean* leaves out the images that stand in the
 training split too, pixel for pixel; macro-F1 and calibration error (15 equal-width bins) are of clean test.
@@ -53,7 +52,7 @@ def results() -> dict[str, dict]:
 
 
 def table() -> str:
-    """A row a model, best on clean test first; its name links to its card on the Hub."""
+    """A row a model, best on clean test first; on the Hub its name links to its card."""
     rows = []
     for model, result in results().items():
         test, clean = result["splits"]["test"], result["splits"]["test_clean"]
@@ -66,7 +65,7 @@ def table() -> str:
             clean["ece"],
         ]
         cells = [
-            f'<a href="https://huggingface.co/{OWNER}/{model}">{model}</a>',
+            f'<a href="https://huggingface.co/{OWNER}/{model}">{model}</a>' if OWNER else model,
             *[f"{figure:.2f}" for figure in figures],
             f"{result['parameters'] / 1e6:.2f}",
             f"{result['bytes'] / 1e6:.1f}",

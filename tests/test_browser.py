@@ -244,6 +244,7 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
     page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
+    page.locator("#timeline").scroll_into_view_if_needed()
     plot = page.locator("#timeline svg").first.bounding_box()
     page.mouse.move(plot["x"] + plot["width"] / 2, plot["y"] + 50)
     page.mouse.down()
@@ -253,7 +254,7 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     with page.expect_download() as table:
         page.locator("#csv").click()
     rows = table.value.path().read_text().splitlines()
-    assert rows[0].startswith("seconds,face,") and len(rows) == 21
+    assert rows[0].startswith("frame,seconds,face,") and len(rows) == 21
 
     (tmp_path / "broken.mp4").write_bytes(b"no clip")
     page.locator("#clip").get_by_label("Clear").click()
@@ -261,6 +262,14 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
+
+
+def test_example_clip_has_two_faces(page):
+    open_tab(page, "Video")
+    page.locator("button.gallery-item:visible").click()
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"^75 frames, .* 2 faces\.$")
 
 
 def test_compare_shows_every_model(page, examples):

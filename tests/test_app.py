@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
@@ -9,11 +11,13 @@ import shutil
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from drawn_clips import decode, moving, picture, rows, write_clip
 from gradio.data_classes import FileData
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -21,11 +25,13 @@ from PIL import Image
 
 from app import build
 from fer_zoo.drawing import draw_faces, overlay
+from fer_zoo.images import load_image
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
 from fer_zoo.thresholds import sure_from
 from space.compare import OWN, compare, largest_face
+from space.live import read_frame
 from space.photo import Reading, analyse, save_numbers, save_picture, verdict
 from space.readers import FACE_SIZE, MODELS, read_photo, uploaded
 from space.zoo import card
@@ -101,6 +107,34 @@ def test_no_choice_of_a_visitor_is_dropped_while_an_earlier_one_is_answered():
     ]
     assert len(chosen) > 5
     assert {function.trigger_mode for function in chosen} == {"always_last", "multiple"}
+
+
+def test_a_clip_comes_back_with_its_faces_drawn_a_table_and_a_summary(client, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(12))
+    drawn, table, summary = client.predict(handle_file(clip), None, 0.6, api_name="/video")
+    assert summary == {"frames": 12, "seconds": pytest.approx(11 / 25), "faces": 1}
+    assert len(decode(Path(drawn))) == len(rows(Path(table))) == 12
+    with pytest.raises(AppError, match=r"^No clip was given\.$"):
+        client.predict(None, MODELS[0], 0.6, api_name="/video")
+
+
+def test_no_model_is_the_first_one(client, examples):
+    photo = examples / "grace_hopper.jpg"
+    assert predict(client, photo, model=None) == predict(client, photo, model=MODELS[0])
+
+
+def test_live_lays_the_evidence_over_the_faces_alone():
+    frame = io.BytesIO()
+    picture([(90, 50)]).save(frame, "PNG")
+    shown = {}
+    for heat in (False, True):
+        html, _, session = read_frame(frame.getvalue(), MODELS[0], 0.6, heat, None)
+        ((_, seen),) = session.strip
+        assert list(seen) == [1]
+        shown[heat] = np.asarray(load_image(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])), int)
+    changed = np.abs(shown[True] - shown[False]).max(2)
+    assert changed[80:150, 130:190].max() > 60
+    assert changed[:, :60].max() < 10, "far from the face there is no evidence"
 
 
 def test_doubt_is_said_with_what_to_do_then():

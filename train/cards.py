@@ -30,9 +30,6 @@ ABOUT = {
     "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
     "average of the weights.",
-    "student-second": "They come from this project's own recipe: a longer schedule than the course paper's, "
-    "with smaller images in its first epochs, wider augmentation, erasing, blur, noise and light, and a "
-    "moving average of the weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "

@@ -26,12 +26,6 @@ TEACHERS = {
     "student": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
 }
 TEACHERS["student-quick"] = TEACHERS["student"]
-TEACHERS["student-second"] = (
-    ("fer_cbam", "strong-mix"),
-    ("fer_net_tiny", "student"),
-    ("fer_net", "student-quick"),
-    ("fer_cnn", "strong"),
-)
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}

@@ -220,7 +220,7 @@ def _text_writer(recognizer):
             print(f"{photo}: no face")
         for face in faces:
             x1, y1, x2, y2 = (round(value) for value in face.box)
-            label = f"{face.label}{'?' * (face.confidence < recognizer.sure_from)}"
+            label = face.marked(recognizer.sure_from)
             print(f"{photo}: {label} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
 
     return write

@@ -46,7 +46,7 @@ def draw_faces(
             number, color = count, COLORS.get(face.label, track_color(count))
         x1, y1, x2, y2 = (value * scale for value in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
-        text = f"{number} {face.label}{'' if face.confidence >= sure_from else '?'}"
+        text = f"{number} {face.marked(sure_from)}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4 * line, bottom - top + 4 * line
         # Above the box where there is room, else below it, else inside it; never outside the picture.

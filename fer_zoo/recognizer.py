@@ -55,6 +55,10 @@ class Face:
     landmarks: np.ndarray | None
     crop: Image.Image
 
+    def marked(self, sure_from: float) -> str:
+        """Its label, with a question mark where the confidence, 0..1, is below `sure_from`."""
+        return self.label if self.confidence >= sure_from else f"{self.label}?"
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the crop, as JSON can hold it."""
         return {

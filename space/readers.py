@@ -149,4 +149,4 @@ def model_input(elem_id: str) -> gr.Dropdown:
 
 def named(face: Face, model: str) -> str:
     """Its expression, with a question mark where the model is unsure, as `draw_faces` writes it."""
-    return face.label if face.confidence >= sure_from(model) else f"{face.label}?"
+    return face.marked(sure_from(model))

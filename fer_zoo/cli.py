@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .faces import DETECTORS, DetectorError, square_face
+from .faces import DETECTORS, square_face
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
@@ -98,11 +98,10 @@ def _predict(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .images import ImageError
-    from .recognizer import ModelError
 
     try:
         recognizer = _recognizer(args)
-    except (ModelError, DetectorError, ValueError) as error:
+    except ValueError as error:  # of the model, the detector, the device or the backend
         return _complain(error)
     write = _WRITERS["json" if args.json else "csv" if args.csv else "text"](recognizer)
     code = OK
@@ -127,8 +126,7 @@ def _video(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from .recognizer import ModelError
-    from .video import VideoError, analyze_video
+    from .video import analyze_video
 
     if args.out is None and args.csv is None:
         return _complain("Say what to write: --out MP4, --csv CSV or both.")
@@ -145,7 +143,7 @@ def _video(args: argparse.Namespace) -> int:
                 smoothing=args.smoothing,
                 progress=lambda done: bar.update(round(100 * done) - bar.n),
             )
-    except (ModelError, DetectorError, VideoError, ValueError) as error:
+    except ValueError as error:  # of the model, the detector, the clip, a file or an option
         return _complain(error)
     print(f"{args.clip}: {timeline.frames} frames, {timeline.faces} face{'s' * (timeline.faces != 1)}")
     return OK

@@ -24,7 +24,14 @@ from .preprocess import to_input
 from .thresholds import sure_from
 
 # The default is the first of these whose weights are installed.
-PREFERRED = ("fer_resnet", "fer_net", "fer_net_tiny", "fer_cbam", "fer_kernel_cnn", "fer_cnn")
+PREFERRED = (
+    "fer_resnet.fer2013",
+    "fer_net.fer2013",
+    "fer_net_tiny.fer2013",
+    "fer_cbam.fer2013",
+    "fer_kernel_cnn.fer2013",
+    "fer_cnn.fer2013",
+)
 
 BACKENDS = ("torch", "onnx")
 

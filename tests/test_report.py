@@ -114,6 +114,21 @@ def test_what_a_page_links_to_is_there(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_weights_that_learnt_votes_are_judged_apart(tmp_path, monkeypatch):
+    usual, voted = (json.loads((RESULTS_DIR / "fer_cnn.paper.json").read_text()) for _ in range(2))
+    voted["model"], voted["run"]["config"]["labels"] = "fer_cnn.ferplus", "ferplus"
+    for key in ("test", "test_clean"):
+        own = voted["splits"][key]
+        voted["splits"][f"{key}_ferplus"] = own | {"accuracy": own["accuracy"] + 20}
+    monkeypatch.setattr(report, "load_results", lambda: [usual, voted])
+    assert "fer_cnn.ferplus" not in report.zoo_table() and "fer_cnn.paper" in report.zoo_table()
+    (row,) = report.ferplus_table().splitlines()[2:]
+    assert row.startswith("| [`fer_cnn.ferplus`](model_cards/fer_cnn.ferplus.md) | 80.21 ± ")
+    assert "| 60.21 ± " in row
+    draw_model(voted, tmp_path / "figure.png")
+    assert is_current(tmp_path / "figure.png", voted)
+
+
 def test_an_old_figure_is_found(tmp_path, monkeypatch):
     results = cards.load_results()[0]
     file = tmp_path / "figure.png"
@@ -148,7 +163,7 @@ def test_the_default_model_is_the_one_of_highest_merit():
     files = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
     assert {name: row["sha256"] for name, row in models.items()} == files
     best = max(models, key=lambda name: models[name]["merit"])
-    assert default_model() == best.partition(".")[0]
+    assert default_model() == best
 
 
 def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):

@@ -10,12 +10,16 @@ from train.steps import Step, StepError, run_all
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
-    rounds = reproduce.fit_rounds(tmp_path, 2, {})
+    rounds = reproduce.fit_rounds(tmp_path, {"paper": 1, "fer2013": 2, "ferplus": 1}, {})
     steps = [step for fits in rounds for step in fits + reproduce.teacher_steps(tmp_path, fits, {})]
     assert len({step.name for step in steps}) == len(steps)
     fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
     for model, recipe in lineage.RECIPES["fer2013"].items():
         assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
+    for model, recipe in lineage.RECIPES["ferplus"].items():
+        assert fits[tmp_path / f"{model}-{recipe}-0"]["labels"] == "ferplus"
+    without = reproduce.fit_rounds(tmp_path, {"paper": 1, "fer2013": 2}, {})
+    assert not any("labels" in step.options for fits in without for step in fits)
     assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
     steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
     assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
@@ -26,12 +30,12 @@ def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
 
 def test_what_a_training_needs_is_made_before_it(tmp_path):
     made = set()
-    for fits in reproduce.fit_rounds(tmp_path, 2, {}):
+    for fits in reproduce.fit_rounds(tmp_path, dict.fromkeys(lineage.RECIPES, 2), {}):
         for step in reproduce.teacher_steps(tmp_path, fits, {}):
             assert step.runs and set(step.runs) <= made
             made.add(step.options["out"])
         for step in fits:
-            assert "teacher" not in step.options or step.options["teacher"] in made
+            assert {step.options[key] for key in ("teacher", "start") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}
     assert tmp_path / "teacher-taught.parquet" in made
 

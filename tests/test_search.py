@@ -146,15 +146,23 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert sorted(made) == made
 
 
-def test_a_card_makes_teachers_before_what_they_teach():
+@pytest.mark.parametrize(
+    ("model", "recipe", "more"),
+    [
+        ("fer_resnet", "student", {"teacher": ["a digest"]}),
+        ("fer_cbam", "ferplus-full", {"labels": "ferplus", "start": "a digest"}),
+    ],
+)
+def test_a_card_makes_what_a_training_needs_before_it(model, recipe, more):
     """No command is there twice, and none before what it needs."""
-    results = json.loads((RESULTS_DIR / "fer_resnet.paper.json").read_text())
-    results["run"]["config"] |= {"recipe_name": "student", "teacher": ["a digest"]}
-    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe("student"))
+    results = json.loads((RESULTS_DIR / f"{model}.paper.json").read_text())
+    results["run"]["config"] |= {"recipe_name": recipe} | more
+    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe(recipe))
     card = cards.card(results)
+    assert "Its own training, the last of these," in card
     lines = [line for line in card.splitlines() if line.startswith(("accelerate launch", "python train/"))]
     assert len(set(lines)) == len(lines)
-    made = set()
+    made, fits = set(), []
     for words in map(str.split, lines):
         options = {key: value for key, value in pairwise(words) if key.startswith("--")}
         written = {options[key] for key in ("--out", "--folder", "--results") if key in options}
@@ -163,11 +171,14 @@ def test_a_card_makes_teachers_before_what_they_teach():
         made |= written
         if "train/fit.py" in words:
             made.add(f"runs/{options['--model']}-{options['--recipe']}-{options['--seed']}")
+            fits.append(options)
         if "train/package.py" in words:
-            made.add(f"{options['--folder']}/fer_resnet.{options['--tag']}.safetensors")
+            made.add(f"{options['--folder']}/{model}.{options['--tag']}.safetensors")
         # else it would write over the zoo's own weights and figures
         assert ("--folder" in options) == ("train/package.py" in words)
         assert ("--results" in options) == ("train/evaluate.py" in words)
+    assert fits[-1]["--recipe"] == recipe
+    assert all((kind in fits[-1]) == (kind[2:] in more) for kind in ("--teacher", "--labels", "--start"))
 
 
 @pytest.mark.long

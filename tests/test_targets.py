@@ -11,7 +11,9 @@ from launch import run
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.labels import EXPRESSIONS
 from train.dataset import Arrays, Fer2013
-from train.ferplus import learn_votes, majority, usable, votes_of
+from train.evaluate import evaluate
+from train.ferplus import clean_validation, learn_votes, majority, usable, votes_of
+from train.package import package
 from train.run_dir import RunError
 from train.seeds import SeedsError, same_runs
 from train.teacher import read_probabilities, taught, write_probabilities
@@ -157,6 +159,26 @@ def test_a_teacher_is_the_mean_of_runs_that_may_differ(runs, few, data, tmp_path
     np.testing.assert_allclose(both.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
     assert abs(first - second).max() > 1e-3
+
+
+def test_what_learnt_votes_is_judged_by_their_majority(runs, few, data, tmp_path):
+    file = package(runs[2], "mine", tmp_path, data)
+    decided = (majority(votes_of(data, "test")) >= 0) & data.clean("test")
+    splits = evaluate(file, data, "test")
+    assert list(splits) == ["test", "test_clean", "test_ferplus", "test_clean_ferplus"]
+    assert splits["test_clean_ferplus"]["n"] == decided.sum() < splits["test_clean"]["n"]
+    assert splits["test_clean_ferplus"].keys() == splits["test_clean"].keys()
+    of_labels = evaluate(package(runs[0], "other", tmp_path, data), data, "test")
+    assert list(of_labels) == ["test", "test_clean"]
+
+    done = run("train/threshold.py", "--weights", tmp_path, "--data", few)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "thresholds.json").read_text())["models"]
+    images = {name.partition(".")[2]: row["n"] for name, row in found.items()}
+    assert images == {
+        "mine": len(clean_validation(data, "ferplus")),
+        "other": len(clean_validation(data, "fer2013")),
+    }
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_refused(runs, tmp_path):

@@ -11,7 +11,7 @@ import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR, TEST_READS
-from train.lineage import RECIPES, TEACHERS, epochs, needs
+from train.lineage import RECIPES, TEACHERS, epochs, needs, start
 from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
 
@@ -30,11 +30,14 @@ ABOUT = {
     "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
     "average of the weights.",
+    "ferplus": "They go on where the network's `fer2013` weights ended, for a few epochs, with blur, noise "
+    "and light, patches erased and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "wider augmentation and a moving average of the weights.",
 }
+ABOUT["ferplus-full"] = ABOUT["ferplus"]
 FERPLUS = (
     " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
     "own labels are no measure of them, and stand beside those against the majority of the votes."
@@ -121,7 +124,7 @@ ROWS = SPLITS | {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in S
 
 
 def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
-    """The results files of the zoo, best clean test accuracy first.
+    """The results files of the zoo, best clean test accuracy by FER2013's labels first.
 
     Raises:
         ValueError: One lacks a split.
@@ -184,7 +187,7 @@ def card(results: dict) -> str:
         epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
-        training="Its own training, the last of these," if config.get("teacher") else "The training",
+        training="The training" if len(needs(arch, recipe)) == 0 else "Its own training, the last of these,",
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
@@ -203,7 +206,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     out = _run(arch, recipe, seed)
     launcher = _launcher(config["hardware"])
     lines = []
-    for run in needs(recipe):
+    for run in needs(arch, recipe):
         lines += _training(*run, epochs(*run), 0, data)
     more = ""
     if config.get("labels") == "ferplus":
@@ -243,6 +246,8 @@ def _training(
         file = f"runs/teacher-{recipe}.parquet"
         lines.append(f"python train/teacher.py {runs} --out {file} --data path/to/fer2013")
         more += f" --teacher {file}"
+    if first := start(arch, recipe):
+        more += f" --start {_run(*first, 0)}"
     fit = f"{launcher} train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
     return [*lines, f"{fit}{more} {options}"]
 

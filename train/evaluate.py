@@ -95,23 +95,27 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
     images = torch.from_numpy(data[split].images).unsqueeze(1)
     model = load_model(path).eval()
     logits, mirrored = predict(model, images), predict(model, images.flip(3))
-    hits = (logits.softmax(1) + mirrored.softmax(1)).argmax(1) == labels
-    metadata = _metadata(path)
-    temperature = float(metadata.get("temperature", 1))
-    found = {}
-    parts = {key: torch.from_numpy(rows) for key, rows in data.parts(split).items()}
-    for key, rows in parts.items():
+    joint = (logits.softmax(1) + mirrored.softmax(1)).argmax(1)
+    temperature = float(_metadata(path).get("temperature", 1))
+
+    def figures(rows: torch.Tensor, labels: torch.Tensor) -> dict:
         before = scores(logits[rows] * temperature, labels[rows])
-        found[key] = scores(logits[rows], labels[rows]) | {
-            "flip_accuracy": 100 * hits[rows].float().mean().item(),
+        return scores(logits[rows], labels[rows]) | {
+            "flip_accuracy": 100 * (joint == labels)[rows].float().mean().item(),
             "uncalibrated": {figure: before[figure] for figure in ("ece", "nll", "brier", "reliability")},
         }
-    if json.loads(metadata["run"])["config"].get("labels") == "ferplus":
+
+    parts = {key: torch.from_numpy(rows) for key, rows in data.parts(split).items()}
+    found = {key: figures(rows, labels) for key, rows in parts.items()}
+    if learnt(path) == "ferplus":
         seen = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, split)))
-        for key, rows in parts.items():
-            decided = rows & (seen >= 0)
-            found[f"{key}_ferplus"] = scores(logits[decided], seen[decided])
+        found |= {f"{key}_ferplus": figures(rows & (seen >= 0), seen) for key, rows in parts.items()}
     return found
+
+
+def learnt(path: Path) -> str:
+    """Whose labels the weights of a file learnt: "fer2013" or "ferplus"."""
+    return json.loads(_metadata(path)["run"])["config"].get("labels", "fer2013")
 
 
 def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:

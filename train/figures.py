@@ -33,12 +33,15 @@ def is_current(file: Path, *shown: object) -> bool:
 def draw_model(results: dict, file: Path) -> None:
     """Confusion matrix and recall on clean test, and reliability where the results have it.
 
+    Weights that learnt the votes of FER+ are shown against their majority.
+
     Args:
         results: A results file's content.
         file: The PNG to write.
     """
     splits = results["splits"]
-    clean = splits["test_clean"]
+    votes = "_ferplus" if "test_clean_ferplus" in splits else ""
+    clean = splits[f"test_clean{votes}"]
     figure = new_figure(15, 4.8)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 0.9))
 
@@ -60,17 +63,20 @@ def draw_model(results: dict, file: Path) -> None:
     middle.invert_yaxis()
     middle.set(title="Recall, %", xlim=(0, 100))
 
-    split = "test_clean" if "reliability" in clean else "validation_clean"
+    split = f"test_clean{votes}" if "reliability" in clean else "validation_clean"
     right.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as sure as right")
     uncalibrated = splits[split]["uncalibrated"]
     if uncalibrated["nll"] != splits[split]["nll"]:
         _reliability(right, uncalibrated, "before the temperature", "0.5")
     _reliability(right, splits[split], "as shipped", "C0")
-    where = {"test_clean": "clean test", "validation_clean": "clean validation"}[split]
+    where = "clean validation" if split == "validation_clean" else "clean test"
     right.set(title=f"Reliability on {where}", xlabel="confidence", ylabel="accuracy")
     right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below: no corner is free of points
-    figure.suptitle(f"{results['model']} on clean test: {clean['accuracy']:.2f} % of {clean['n']:,} images")
+    labels = ", majority of FER+'s votes" if votes else ""
+    figure.suptitle(
+        f"{results['model']} on clean test: {clean['accuracy']:.2f} % of {clean['n']:,} images{labels}"
+    )
     save(figure, file, results)
 
 

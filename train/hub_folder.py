@@ -12,7 +12,7 @@ from timm.models._hub import save_config_for_hf
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
-from train.cards import SPLITS
+from train.cards import ROWS, SPLITS
 from train.evaluate import RESULTS_DIR, weight_file
 from train.files import sha256, with_metadata
 
@@ -172,7 +172,8 @@ def front_matter(results: dict) -> ModelCardData:
                 metric_name=metric,
                 metric_value=round(results["splits"][split][key], 4),
             )
-            for split, title in SPLITS.items()
+            for split, title in ROWS.items()
+            if split in results["splits"]
             for kind, key, metric in METRICS
         ],
     )

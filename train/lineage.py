@@ -18,6 +18,10 @@ RECIPES = {
         "fer_net": "student-quick",
         "fer_net_tiny": "student",
     },
+    "ferplus": {
+        "fer_cbam": "ferplus-full",
+        "fer_net": "ferplus",
+    },
 }
 
 # The runs, network and recipe, whose mean teaches those of a recipe.
@@ -27,13 +31,23 @@ TEACHERS = {
 }
 TEACHERS["student-quick"] = TEACHERS["student"]
 
+# Recipes that go on with the weights of the same network's file of this tag.
+STARTS = {"ferplus": "fer2013", "ferplus-full": "fer2013"}
+
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}
 
 
-def needs(recipe: str) -> list[tuple[str, str]]:
-    """The runs, network and recipe, that must be finished before those of a recipe, in such an order."""
-    return list(dict.fromkeys(run for one in TEACHERS.get(recipe, ()) for run in (*needs(one[1]), one)))
+def start(model: str, recipe: str) -> tuple[str, str] | None:
+    """The run, network and recipe, whose weights such a run goes on with, if there is one."""
+    return (model, RECIPES[STARTS[recipe]][model]) if recipe in STARTS else None
+
+
+def needs(model: str, recipe: str) -> list[tuple[str, str]]:
+    """The runs, network and recipe, that must be finished before such a run, in such an order."""
+    first = start(model, recipe)
+    earlier = (*TEACHERS.get(recipe, ()), *([first] if first else []))
+    return list(dict.fromkeys(run for one in earlier for run in (*needs(*one), one)))
 
 
 def epochs(model: str, recipe: str) -> int:

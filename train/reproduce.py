@@ -21,7 +21,7 @@ from train.claims import BEST
 from train.cli import create_parser, load_data, run
 from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read
 from train.files import sha256
-from train.lineage import RECIPES, TEACHERS, epochs, needs
+from train.lineage import RECIPES, TEACHERS, epochs, needs, start
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -41,23 +41,29 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     return steps
 
 
-def fit_rounds(out: Path, seeds: int, common: dict) -> list[list[Step]]:
-    """The weights, what teaches them, and the side studies; each round needs those before it."""
-    wanted = [(model, "paper", 0) for model in MODELS]
-    wanted += [(model, name, 0) for model in studies.MODELS for name in studies.RECIPES[1:]]
-    for model, recipe in RECIPES["fer2013"].items():
-        wanted += [(*run, 0) for run in needs(recipe)]
-        wanted += [(model, recipe, seed) for seed in range(seeds)]
+def fit_rounds(out: Path, seeds: dict[str, int], common: dict) -> list[list[Step]]:
+    """The weights, what teaches them, and the side studies; each round needs those before it.
+
+    Args:
+        out: The folder.
+        seeds: How many, by tag of the weights.
+        common: Options of every training.
+    """
+    wanted = [(model, name, 0) for model in studies.MODELS for name in studies.RECIPES]
+    for tag, count in seeds.items():
+        for model, recipe in RECIPES[tag].items():
+            wanted += [(*run, 0) for run in needs(model, recipe)]
+            wanted += [(model, recipe, seed) for seed in range(count)]
     rounds: list[list[Step]] = []
     for model, recipe, seed in dict.fromkeys(wanted):
-        place = _depth(recipe)
+        place = _depth(model, recipe)
         rounds += [[] for _ in range(place + 1 - len(rounds))]
         rounds[place].append(_fit(out, model, recipe, seed, common))
     return rounds
 
 
-def _depth(recipe: str) -> int:
-    return max((1 + _depth(earlier) for _, earlier in needs(recipe)), default=0)
+def _depth(model: str, recipe: str) -> int:
+    return max((1 + _depth(*earlier) for earlier in needs(model, recipe)), default=0)
 
 
 def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
@@ -86,6 +92,10 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     options["epochs"] = epochs(model, recipe)
     if recipe in TEACHERS:
         options["teacher"] = _teacher(out, recipe)
+    if first := start(model, recipe):
+        options["start"] = out / "{}-{}-0".format(*first)
+    if recipe in RECIPES["ferplus"].values():
+        options["labels"] = "ferplus"
     return Step(name, "fit.py", options | common)
 
 
@@ -167,10 +177,16 @@ def main() -> None:
     out, logs = args.out, args.out / "logs"
     data, common = step_options(args)
     voted = "validation" in load_data(args, strict=False).votes
-    if not voted:
-        print("robustness will be left out: this source of FER2013 has no column ferplus with FER+'s votes")
+    seeds = {"paper": 1, "fer2013": args.seeds}
+    if voted:
+        seeds["ferplus"] = 1
+    else:
+        print(
+            "robustness and the .ferplus weights will be left out: this source of FER2013 has no column "
+            "ferplus with FER+'s votes"
+        )
 
-    first, *later = fit_rounds(out, args.seeds, common)
+    first, *later = fit_rounds(out, seeds, common)
     run_all(first + cv_steps(out, args.seeds, common), args.jobs, logs)
     for fits in later:
         run_all(teacher_steps(out, fits, data), 1, logs)
@@ -182,10 +198,9 @@ def main() -> None:
         run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
     for folder in ("weights", "results"):
         (out / folder).mkdir(exist_ok=True)
-    for tag, recipes in RECIPES.items():
-        for model, recipe in recipes.items():
-            seeds = 1 if tag == "paper" else args.seeds
-            runs = [out / f"{model}-{recipe}-{seed}" for seed in range(seeds)]
+    for tag, count in seeds.items():
+        for model, recipe in RECIPES[tag].items():
+            runs = [out / f"{model}-{recipe}-{seed}" for seed in range(count)]
             make_weights(out, model, tag, data, runs, logs)
             score_seeds(out, model, tag, data, runs, logs)
     run_all([study_step(out, data)], 1, logs)

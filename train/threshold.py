@@ -3,7 +3,8 @@
     python train/threshold.py --data SOURCE
 
 The threshold is the smallest confidence from which on at least 85 % of the answers on clean validation are
-right. It is written with its coverage, the share of images that reach it; null where no threshold does.
+right: by FER2013's labels, or by the majority of FER+'s votes for weights that learnt those. It is written
+with its coverage, the share of images that reach it; null where no threshold does.
 """
 
 import json
@@ -21,7 +22,8 @@ from fer_zoo import Recognizer
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.thresholds import FILE
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import add_weights_arguments, out_of, packaged
+from train.evaluate import add_weights_arguments, learnt, out_of, packaged
+from train.ferplus import clean_validation
 from train.files import sha256, write_atomic
 
 PRECISION = 0.85
@@ -59,14 +61,16 @@ def main() -> None:
     args = parser.parse_args()
     out = out_of(args, FILE)
     data = load_data(args, strict=out.resolve() == FILE)
-    clean = data.clean("validation")
-    labels = data["validation"].labels[clean]
-    images = [Image.fromarray(image) for image in data["validation"].images[clean]]
     models = {}
     for path in tqdm(packaged(args.weights), unit="model", disable=None):
+        clean = clean_validation(data, learnt(path))
         # read as the Space reads them, whatever the recogniser does to the logits
-        faces = [face for (face,) in Recognizer(path, faces="whole")(images)]
-        right = np.array([f.label == EXPRESSIONS[label] for f, label in zip(faces, labels, strict=True)])
+        faces = [
+            face for (face,) in Recognizer(path, faces="whole")([Image.fromarray(i) for i in clean.images])
+        ]
+        right = np.array(
+            [f.label == EXPRESSIONS[label] for f, label in zip(faces, clean.labels, strict=True)]
+        )
         found = threshold(np.array([face.confidence for face in faces]), right)
         models[path.stem] = {"sha256": sha256(path)} | found
         rounded = {key: value and round(value, 3) for key, value in found.items()}

@@ -59,7 +59,9 @@ class FerCbam(FaceNet):
         super().__init__(FixedKernels(), stages, head, widths, (1, 2, 4), num_classes, in_chans)
 
 
-default_cfgs = generate_default_cfgs({name: cfg(name) for name in ("fer_cbam.fer2013", "fer_cbam.paper")})
+default_cfgs = generate_default_cfgs(
+    {name: cfg(name) for name in ("fer_cbam.fer2013", "fer_cbam.ferplus", "fer_cbam.paper")}
+)
 
 
 @register_model

@@ -81,8 +81,8 @@ class FerNet(FaceNet):
 
 default_cfgs = generate_default_cfgs(
     {
-        "fer_net.fer2013": cfg("fer_net.fer2013", fixed_input_size=False, pool_size=(6, 6)),
-        "fer_net_tiny.fer2013": cfg("fer_net_tiny.fer2013", fixed_input_size=False, pool_size=(6, 6)),
+        name: cfg(name, fixed_input_size=False, pool_size=(6, 6))
+        for name in ("fer_net.fer2013", "fer_net.ferplus", "fer_net_tiny.fer2013")
     }
 )
 

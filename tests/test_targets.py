@@ -163,8 +163,11 @@ def test_a_teacher_is_the_mean_of_runs_that_may_differ(runs, few, data, tmp_path
 
 def test_what_learnt_votes_is_judged_by_their_majority(runs, few, data, tmp_path):
     file = package(runs[2], "mine", tmp_path, data)
-    decided = (majority(votes_of(data, "test")) >= 0) & data.clean("test")
-    splits = evaluate(file, data, "test")
+    votes = votes_of(data, "test").copy()
+    votes[-1] = VOTES["a tie"]
+    tied = Fer2013(data.splits, data.fingerprint, data.lossy, data.votes | {"test": votes})
+    decided = (majority(votes) >= 0) & data.clean("test")
+    splits = evaluate(file, tied, "test")
     assert list(splits) == ["test", "test_clean", "test_ferplus", "test_clean_ferplus"]
     assert splits["test_clean_ferplus"]["n"] == decided.sum() < splits["test_clean"]["n"]
     assert splits["test_clean_ferplus"].keys() == splits["test_clean"].keys()

@@ -102,8 +102,9 @@ class Recognizer:
     Attributes:
         model: The network.
         labels: Its classes, in order.
-        sure_from: The confidence from which on at least 85 % of its answers on clean validation are right, 0
-            where that is not known, above 1 where none is enough. Below it an answer is `unsure`.
+        sure_from: The confidence from which on at least 85 % of its answers on clean validation are right, by
+            the labels that it learnt; 0 where that is not known, above 1 where none is enough. Below it an
+            answer is `unsure`.
         detector: What finds the faces.
 
     Args:

@@ -16,7 +16,8 @@ FILE = WEIGHTS_DIR / "thresholds.json"
 @cache
 def thresholds() -> dict[str, dict[str, Any]]:
     """By name, "arch.tag": the `threshold`, 0..1, from which on answers on clean validation are right often
-    enough, with the `precision` and the `coverage` that it has there, in percent; None where none does it."""
+    enough by the `labels` that the weights learnt, "fer2013" or "ferplus", with the `precision` and the
+    `coverage` that it has there, in percent; None where none does it."""
     return json.loads(FILE.read_text())["models"]
 
 

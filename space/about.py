@@ -5,15 +5,15 @@ from __future__ import annotations
 import gradio as gr
 
 from .html import bars
-from .zoo import judged, learnt_votes, results
+from .zoo import by_votes, judged, results
 
 SEES = """
 ## What it sees, and what not
 Every face is cut out, turned gray, reduced to 48x48 pixels and given to a small network that was trained on
-FER2013: 28,709 pictures of faces, each labelled with one of seven words; for the models called `.ferplus` ten
-people chose among them (FER+). The seven percentages say how much the picture resembles what people called by
-these words. That is the *expression* in this one picture, never what the person feels: people smile when they
-are sad.
+FER2013: 28,709 pictures of faces, each labelled with one of seven words; the models called `.ferplus` learnt
+the votes of ten people a picture (FER+). The seven percentages say how much the picture resembles what people
+called by these words. That is the *expression* in this one picture, never what the person feels: people smile
+when they are sad.
 
 It sees no colour, no body, no place, no time before or after the picture. Blurred, turned, covered, made-up
 or very small faces, and faces unlike those of FER2013 (found by an image search in 2013), are read less
@@ -52,10 +52,9 @@ def about_tab() -> None:
             model = next(iter(results()))
             clean = judged(model)
             recall = {name: value / 100 for name, value in clean["recall"].items()}
-            labels = ", by FER+'s majority" if learnt_votes(model) else ""
             caption = (
                 f"How many faces of each expression {model} gets right (FER2013, clean test, "
-                f"{clean['n']:,} images{labels})"
+                f"{clean['n']:,} images{by_votes(model)})"
             )
             gr.HTML(bars(recall, caption, digits=0), elem_id="about-recall", apply_default_css=False)
     gr.Markdown(PRIVACY)

@@ -33,7 +33,7 @@ REDUCED_SIDE = 360  # pixels; the longer side is not reduced below this
 FACE_SIZE = 384  # pixels of a face and its map on the screen
 DELETED = "This photo was deleted in the meantime; please add it again."
 
-# Weights that need no download, the best first. Visitors choose among these only.
+# Weights that need no download, the preferred first. Visitors choose among these only.
 MODELS = [
     name
     for name in dict.fromkeys((*PREFERRED, *timm.list_pretrained("fer_*")))

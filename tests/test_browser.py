@@ -315,11 +315,11 @@ def test_zoo_sorts_and_looks_closer(page):
     open_tab(page, "Zoo")
     rows = page.locator("#zoo-table tbody tr")
     rows.first.wait_for()
-    parameters = [float(row.split()[6]) for row in rows.all_inner_texts()]
+    parameters = [float(row.split()[7]) for row in rows.all_inner_texts()]
     assert [row.split()[0] for row in sorted(rows.all_inner_texts())] == sorted(MODELS)
     for order in (sorted(parameters, reverse=True), sorted(parameters)):
         page.get_by_role("button", name="parameters").click()
-        assert [float(row.split()[6]) for row in rows.all_inner_texts()] == order
+        assert [float(row.split()[7]) for row in rows.all_inner_texts()] == order
     page.locator("#zoo-model input").click()
     page.get_by_role("option", name=MODELS[-1]).click()
     wait_for_text(page, "#zoo-confusion", f"^{MODELS[-1]}")

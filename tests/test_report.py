@@ -122,9 +122,11 @@ def test_weights_that_learnt_votes_are_judged_apart(tmp_path, monkeypatch):
         voted["splits"][f"{key}_ferplus"] = own | {"accuracy": own["accuracy"] + 20}
     monkeypatch.setattr(report, "load_results", lambda: [usual, voted])
     assert "fer_cnn.ferplus" not in report.zoo_table() and "fer_cnn.paper" in report.zoo_table()
-    (row,) = report.ferplus_table().splitlines()[2:]
+    row, _, words = report.ferplus_table().splitlines()[2:]
     assert row.startswith("| [`fer_cnn.ferplus`](model_cards/fer_cnn.ferplus.md) | 80.21 ± ")
     assert "| 60.21 ± " in row
+    n = voted["splits"]["test"]["n"]
+    assert words.startswith(f"FER+ decides {n:,} of the {n:,} images of test")
     draw_model(voted, tmp_path / "figure.png")
     assert is_current(tmp_path / "figure.png", voted)
 

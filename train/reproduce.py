@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train import controls, studies
 from train.claims import BEST
 from train.cli import create_parser, load_data, run
-from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read
+from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read, judged
 from train.files import sha256
 from train.lineage import RECIPES, TEACHERS, epochs, needs, start
 from train.run_dir import finished
@@ -93,9 +93,7 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     if recipe in TEACHERS:
         options["teacher"] = _teacher(out, recipe)
     if first := start(model, recipe):
-        options["start"] = out / "{}-{}-0".format(*first)
-    if recipe in RECIPES["ferplus"].values():
-        options["labels"] = "ferplus"
+        options |= {"start": out / "{}-{}-0".format(*first), "labels": "ferplus"}
     return Step(name, "fit.py", options | common)
 
 
@@ -149,18 +147,15 @@ def score_seeds(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path
 
 
 def table(out: Path) -> str:
-    """Accuracies made here beside the published ones."""
+    """Accuracies made here beside the published ones, each by the labels that the weights learnt."""
     lines = [f"{'weights':<24}{'clean validation %':>20}{'test %':>10}{'published %':>14}"]
     for file in sorted((out / "results").glob("fer_*.json")):
-        splits = json.loads(file.read_text())["splits"]
-        published = RESULTS_DIR / file.name
-        theirs = (
-            json.loads(published.read_text())["splits"]["test"]["accuracy"] if published.exists() else None
-        )
-        lines.append(
-            f"{file.stem:<24}{splits['validation_clean']['accuracy']:>20.2f}{splits['test']['accuracy']:>10.2f}"
-            + (f"{theirs:>14.2f}" if theirs else f"{'-':>14}")
-        )
+        results, published = json.loads(file.read_text()), RESULTS_DIR / file.name
+        clean, test = (judged(results, split)["accuracy"] for split in ("validation_clean", "test"))
+        theirs = "-"
+        if published.exists():
+            theirs = f"{judged(json.loads(published.read_text()), 'test')['accuracy']:.2f}"
+        lines.append(f"{file.stem:<24}{clean:>20.2f}{test:>10.2f}{theirs:>14}")
     return "\n".join(lines)
 
 
@@ -176,7 +171,7 @@ def main() -> None:
         raise ValueError(f"--seeds must be at least 1, not {args.seeds}")
     out, logs = args.out, args.out / "logs"
     data, common = step_options(args)
-    voted = "validation" in load_data(args, strict=False).votes
+    voted = {"train", "validation", "test"} <= load_data(args, strict=False).votes.keys()
     seeds = {"paper": 1, "fer2013": args.seeds}
     if voted:
         seeds["ferplus"] = 1

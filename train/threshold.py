@@ -61,9 +61,11 @@ def main() -> None:
     args = parser.parse_args()
     out = out_of(args, FILE)
     data = load_data(args, strict=out.resolve() == FILE)
+    paths = packaged(args.weights)
+    clean_by = {labels: clean_validation(data, labels) for labels in sorted(set(map(learnt, paths)))}
     models = {}
-    for path in tqdm(packaged(args.weights), unit="model", disable=None):
-        clean = clean_validation(data, learnt(path))
+    for path in tqdm(paths, unit="model", disable=None):
+        clean = clean_by[learnt(path)]
         # read as the Space reads them, whatever the recogniser does to the logits
         faces = [
             face for (face,) in Recognizer(path, faces="whole")([Image.fromarray(i) for i in clean.images])
@@ -72,7 +74,7 @@ def main() -> None:
             [f.label == EXPRESSIONS[label] for f, label in zip(faces, clean.labels, strict=True)]
         )
         found = threshold(np.array([face.confidence for face in faces]), right)
-        models[path.stem] = {"sha256": sha256(path)} | found
+        models[path.stem] = {"sha256": sha256(path), "labels": learnt(path)} | found
         rounded = {key: value and round(value, 3) for key, value in found.items()}
         tqdm.write(f"{path.stem} {rounded}")
     results = {

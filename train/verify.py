@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.evaluate import RESULTS_DIR, evaluate
+from train.evaluate import RESULTS_DIR, evaluate, learnt
 from train.files import sha256
 
 TOLERANCE_IMAGES = 2
@@ -26,6 +26,10 @@ def differences(path: Path, data: Fer2013) -> list[str]:
     if not file.exists():
         return ["it has no results file"]
     results = json.loads(file.read_text())
+    if learnt(path) == "ferplus" and not data.votes:
+        return [
+            "it learnt FER+'s votes, which this source lacks: model_cards/dataset.md says how to add them"
+        ]
     found = []
     if results["sha256"] != sha256(path):
         found.append("its sha256 is not the one of its results file")
@@ -42,7 +46,7 @@ def differences(path: Path, data: Fer2013) -> list[str]:
                     f"{name} accuracy is {figures['accuracy']:.2f}, its results file says {stored:.2f}"
                 )
             else:
-                print(f"{path.stem} {name:>16}: {figures['accuracy']:.2f} %, as in its results file")
+                print(f"{path.stem} {name:>24}: {figures['accuracy']:.2f} %, as in its results file")
     return found
 
 

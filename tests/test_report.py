@@ -117,7 +117,7 @@ def test_what_a_page_links_to_is_there(page):
 def test_weights_that_learnt_votes_are_judged_apart(tmp_path, monkeypatch):
     usual, voted = (json.loads((RESULTS_DIR / "fer_cnn.paper.json").read_text()) for _ in range(2))
     voted["model"], voted["run"]["config"]["labels"] = "fer_cnn.ferplus", "ferplus"
-    for key in ("test", "test_clean"):
+    for key in ("validation_clean", "test", "test_clean"):
         own = voted["splits"][key]
         voted["splits"][f"{key}_ferplus"] = own | {"accuracy": own["accuracy"] + 20}
     monkeypatch.setattr(report, "load_results", lambda: [usual, voted])

@@ -105,13 +105,12 @@ def _against_peers() -> str:
     ]
     fairer = [name for name, test in ours.items() if test["macro_f1"] > f1["macro_f1"]]
     return (
-        "*In italics*: other packages whose weights install offline, each with its own preprocessing, measured "
-        "once by this project, by no script that is kept here. What they were trained on is not always known.\n"
-        "\n"
-        f"The best of them have {best['accuracy']} % accuracy and {f1['macro_f1']} % macro-F1. More accurate are "
-        f"{_listed(above)}; beyond chance, by the 95 % interval of the difference, {_listed(surely)}. Of higher "
-        f"macro-F1: {_listed(fairer)}.\n"
-        "\n"
+        "*In italics*: other packages whose weights install offline, each with its own preprocessing, "
+        "measured once by this project, by no script that is kept here. What they were trained on is not "
+        "always known.\n\n"
+        f"The best of them have {best['accuracy']} % accuracy and {f1['macro_f1']} % macro-F1. More accurate "
+        f"are {_listed(above)}; beyond chance, by the 95 % interval of the difference, {_listed(surely)}. Of "
+        f"higher macro-F1: {_listed(fairer)}.\n\n"
         "This is no survey: larger networks that start from ImageNet's weights report more, such as 74.14 % "
         "(Pham et al., ICPR 2020)."
     )

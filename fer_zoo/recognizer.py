@@ -25,6 +25,8 @@ from .thresholds import sure_from
 
 # The default is the first of these whose weights are installed.
 PREFERRED = (
+    "fer_net.ferplus",
+    "fer_cbam.ferplus",
     "fer_resnet.fer2013",
     "fer_net.fer2013",
     "fer_net_tiny.fer2013",

@@ -142,7 +142,7 @@ def photo_input(elem_id: str) -> gr.Image:
 
 
 def model_input(elem_id: str) -> gr.Dropdown:
-    info = "The first holds up best on blurred or covered faces; the tab Zoo has what each one scores."
+    info = "The first is this demo's choice; the tab Zoo says why, and what each one scores."
     return gr.Dropdown(MODELS, label="Model", info=info, elem_id=elem_id)
 
 

@@ -10,7 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.evaluate import RESULTS_DIR, TEST_READS
+from train.evaluate import RESULTS_DIR, TEST_READS, labels_of
 from train.lineage import RECIPES, TEACHERS, epochs, needs, start
 from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
@@ -154,7 +154,7 @@ def card(results: dict) -> str:
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
     recipe = config.get("recipe_name") or RECIPES[tag][arch]
-    votes, led_up_to = config.get("labels") == "ferplus", config.get("teacher") or config.get("start")
+    votes, led_up_to = labels_of(results["run"]) == "ferplus", config.get("teacher") or config.get("start")
     about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
     validation = "clean validation" + (", by FER+'s majority" if votes else "")
     return CARD.format(

@@ -91,6 +91,9 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
     Raises:
         DataError: The weights learnt FER+, and this source has no votes.
     """
+    seen = None
+    if learnt(path) == "ferplus":
+        seen = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, split)))
     labels = torch.from_numpy(data[split].labels)
     images = torch.from_numpy(data[split].images).unsqueeze(1)
     model = load_model(path).eval()
@@ -107,21 +110,24 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
 
     parts = {key: torch.from_numpy(rows) for key, rows in data.parts(split).items()}
     found = {key: figures(rows, labels) for key, rows in parts.items()}
-    if learnt(path) == "ferplus":
-        seen = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, split)))
+    if seen is not None:
         found |= {f"{key}_ferplus": figures(rows & (seen >= 0), seen) for key, rows in parts.items()}
     return found
 
 
 def learnt(path: Path) -> str:
     """Whose labels the weights of a file learnt: "fer2013" or "ferplus"."""
-    return json.loads(_metadata(path)["run"])["config"].get("labels", "fer2013")
+    return labels_of(json.loads(_metadata(path)["run"]))
+
+
+def labels_of(run: dict) -> str:
+    """Whose labels a run learnt, by what its files say of it: "fer2013" or "ferplus"."""
+    return run["config"].get("labels", "fer2013")
 
 
 def judged(results: dict, split: str) -> dict:
     """A split's figures in a results file, against the labels that the weights learnt."""
-    votes = results["run"]["config"].get("labels") == "ferplus"
-    return results["splits"][f"{split}_ferplus" if votes else split]
+    return results["splits"][f"{split}_ferplus" if labels_of(results["run"]) == "ferplus" else split]
 
 
 def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:

@@ -21,7 +21,7 @@ from train.cards import card, load_results
 from train.claims import PAPER, difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
-from train.evaluate import RESULTS_DIR, judged
+from train.evaluate import RESULTS_DIR, judged, labels_of
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
 from train.files import write_atomic
 from train.gallery import draw_gallery
@@ -90,7 +90,7 @@ def ferplus_table() -> str:
 
 def _of_labels(labels: str) -> list[dict]:
     """Results of the weight files that learnt the labels of "fer2013", or of "ferplus"."""
-    return [row for row in load_results() if row["run"]["config"].get("labels", "fer2013") == labels]
+    return [row for row in load_results() if labels_of(row["run"]) == labels]
 
 
 def _against_peers() -> str:

@@ -63,18 +63,16 @@ def main() -> None:
     data = load_data(args, strict=out.resolve() == FILE)
     paths = packaged(args.weights)
     clean_by = {labels: clean_validation(data, labels) for labels in sorted(set(map(learnt, paths)))}
+    images_by = {labels: list(map(Image.fromarray, clean.images)) for labels, clean in clean_by.items()}
     models = {}
     for path in tqdm(paths, unit="model", disable=None):
-        clean = clean_by[learnt(path)]
+        labels = learnt(path)
         # read as the Space reads them, whatever the recogniser does to the logits
-        faces = [
-            face for (face,) in Recognizer(path, faces="whole")([Image.fromarray(i) for i in clean.images])
-        ]
-        right = np.array(
-            [f.label == EXPRESSIONS[label] for f, label in zip(faces, clean.labels, strict=True)]
-        )
+        faces = [face for (face,) in Recognizer(path, faces="whole")(images_by[labels])]
+        seen = clean_by[labels].labels
+        right = np.array([f.label == EXPRESSIONS[label] for f, label in zip(faces, seen, strict=True)])
         found = threshold(np.array([face.confidence for face in faces]), right)
-        models[path.stem] = {"sha256": sha256(path), "labels": learnt(path)} | found
+        models[path.stem] = {"sha256": sha256(path), "labels": labels} | found
         rounded = {key: value and round(value, 3) for key, value in found.items()}
         tqdm.write(f"{path.stem} {rounded}")
     results = {

@@ -11,10 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.data import DataError
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.evaluate import RESULTS_DIR, evaluate, learnt
+from train.evaluate import RESULTS_DIR, evaluate
 from train.files import sha256
 
 TOLERANCE_IMAGES = 2
@@ -26,10 +27,6 @@ def differences(path: Path, data: Fer2013) -> list[str]:
     if not file.exists():
         return ["it has no results file"]
     results = json.loads(file.read_text())
-    if learnt(path) == "ferplus" and not data.votes:
-        return [
-            "it learnt FER+'s votes, which this source lacks: model_cards/dataset.md says how to add them"
-        ]
     found = []
     if results["sha256"] != sha256(path):
         found.append("its sha256 is not the one of its results file")
@@ -39,7 +36,11 @@ def differences(path: Path, data: Fer2013) -> list[str]:
         if split not in results["splits"]:
             found.append(f"{split} was never scored")
             continue
-        for name, figures in evaluate(path, data, split).items():
+        try:
+            scored = evaluate(path, data, split)
+        except DataError as error:
+            return [*found, str(error)]
+        for name, figures in scored.items():
             stored = results["splits"][name]["accuracy"]
             if abs(figures["accuracy"] - stored) > 100 * TOLERANCE_IMAGES / figures["n"] + 1e-9:
                 found.append(

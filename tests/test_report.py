@@ -62,8 +62,7 @@ def test_onnx_table_has_int8s_cost_and_the_peer(tmp_path, monkeypatch):
 def test_onnx_figures_are_of_todays_weights():
     models = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())["models"]
     files = {path.stem: sha256(path) for path in WEIGHTS_DIR.glob("*.safetensors")}
-    # of a file that was not timed its card says so
-    assert {name: row.get("sha256") for name, row in models.items()}.items() <= files.items()
+    assert {name: row.get("sha256") for name, row in models.items()} == files
 
 
 def test_bands_lie_about_eyes_and_mouth():

@@ -15,7 +15,7 @@ def leak_free_folds(labels: np.ndarray, hashes: np.ndarray, k: int, seed: int = 
 
     Args:
         labels: int (N,).
-        hashes: (N,), as `fer_zoo.data.pixel_hashes` gives them.
+        hashes: (N,), as `fer_zoo.identity.pixel_hashes` gives them.
         k: Number of folds.
         seed: Of the shuffle.
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 import train.cli
 import train.cv
-from fer_zoo.data import DataError, load_fer2013, pixel_hashes, to_arrays
+from fer_zoo.data import DataError, load_fer2013, to_arrays
 from fer_zoo.folds import FoldError, leak_free_folds
+from fer_zoo.identity import pixel_hashes
 from fer_zoo.labels import EXPRESSIONS
 from train.audit import audit, table
 from train.compare import compare

@@ -19,16 +19,8 @@ from drawn_fer2013 import (
 )
 from PIL import Image
 
-from fer_zoo.data import (
-    COUNTS,
-    DataError,
-    fingerprint,
-    is_lossy,
-    load_fer2013,
-    pixel_hashes,
-    seen_in,
-    to_arrays,
-)
+from fer_zoo.data import COUNTS, DataError, is_lossy, load_fer2013, to_arrays
+from fer_zoo.identity import fingerprint, pixel_hashes, seen_in
 from fer_zoo.labels import EXPRESSIONS
 
 REAL = Path(__file__).parents[2] / "shared" / "fer2013"

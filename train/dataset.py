@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from fer_zoo.data import DataError, digest, is_lossy, pixel_hashes, to_arrays
+from fer_zoo.data import DataError, is_lossy, to_arrays
 from fer_zoo.faces import square_face
 from fer_zoo.folds import leak_free_folds
+from fer_zoo.identity import digest, pixel_hashes
 from fer_zoo.images import ImageError, load_image
 
 if TYPE_CHECKING:

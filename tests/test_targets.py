@@ -184,6 +184,18 @@ def test_what_learnt_votes_is_judged_by_their_majority(runs, few, data, tmp_path
     }
 
 
+def test_seeds_that_learnt_votes_are_judged_by_their_majority(runs, few, tmp_path):
+    again = shutil.copytree(runs[2], tmp_path / "again")
+    config = json.loads((again / "config.json").read_text())
+    config["recipe"]["seed"] += 1
+    (again / "config.json").write_text(json.dumps(config))
+    done = run("train/seeds.py", runs[2], again, "--tag", "mine", "--data", few, "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    splits = json.loads((tmp_path / "seeds-fer_net_tiny.mine.json").read_text())["splits"]
+    by_votes, by_labels = (splits[key]["mean"]["accuracy"] for key in ("test_ferplus", "test"))
+    assert by_votes != by_labels and splits["validation_clean_ferplus"]["sd"]["accuracy"] == 0
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_refused(runs, tmp_path):
     with pytest.raises(SeedsError, match="more than the seed"):
         same_runs([runs[0], runs[2]])

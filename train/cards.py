@@ -11,7 +11,7 @@ import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR, TEST_READS, labels_of
-from train.lineage import RECIPES, TEACHERS, epochs, needs, start
+from train.lineage import PROCESSES, RECIPES, TEACHERS, epochs, needs, run_name, start
 from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
 
@@ -218,7 +218,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     if config.get("teacher") and recipe not in TEACHERS:  # whose making takes more than a few lines
         return f"python train/flagship.py {data}"
     seed = config["recipe"]["seed"]
-    out = _run(arch, recipe, seed)
+    out = f"runs/{run_name(arch, recipe, seed)}"
     launcher = _launcher(config["hardware"])
     lines = []
     for run in needs(arch, recipe):
@@ -230,8 +230,7 @@ def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -
     evaluate = f"python train/evaluate.py --model {AGAIN}/{arch}.{tag}.safetensors --results {AGAIN}"
     lines += [
         *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more, launcher),
-        f"python train/package.py {_run(arch, recipe, seed)} --tag {tag} --folder {AGAIN}"
-        + (f" {data}" if calibrated else ""),
+        f"python train/package.py {out} --tag {tag} --folder {AGAIN}" + (f" {data}" if calibrated else ""),
         f"{evaluate} --split validation {data}",
         f"{evaluate} --split test {data}",
     ]
@@ -244,7 +243,7 @@ def _launcher_of(arch: str, recipe: str) -> str:
         file = RESULTS_DIR / f"{arch}.{tag}.json"
         if recipes.get(arch) == recipe and file.exists():
             return _launcher(json.loads(file.read_text())["run"]["config"]["hardware"])
-    return "accelerate launch"
+    return _launcher(f"{PROCESSES.get((arch, recipe), 1)} x CPU, 1 thread")
 
 
 def _launcher(hardware: str) -> str:
@@ -254,8 +253,8 @@ def _launcher(hardware: str) -> str:
         return "accelerate launch"
     if "thread" not in device:
         return f"accelerate launch --num_processes {count}"
-    # accelerate launch starts one process only on a CPU
-    return f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count}"
+    # accelerate launch starts one process only on a CPU; without -- torchrun takes --start for its own
+    return f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count} --"
 
 
 def _training(arch: str, recipe: str, epochs: int, seed: int, options: str, launcher: str) -> list[str]:
@@ -264,12 +263,12 @@ def _training(arch: str, recipe: str, epochs: int, seed: int, options: str, laun
     if epochs != load_recipe(recipe).epochs:
         more += f" --epochs {epochs}"
     if recipe in TEACHERS:
-        runs = " ".join(_run(*run, 0) for run in TEACHERS[recipe])
+        runs = " ".join(f"runs/{run_name(*run)}" for run in TEACHERS[recipe])
         file = f"runs/teacher-{recipe}.parquet"
         lines.append(f"python train/teacher.py {runs} --out {file} --data path/to/fer2013")
         more += f" --teacher {file}"
     if first := start(arch, recipe):
-        more += f" --start {_run(*first, 0)}"
+        more += f" --start runs/{run_name(*first)}"
     fit = f"{launcher} train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
     return [*lines, f"{fit}{more} {options}"]
 
@@ -299,10 +298,6 @@ def _latency(model: str) -> str:
 
 def _dropout(rate: float | None) -> str:
     return "the network's own dropout" if rate is None else f"a dropout of {rate:g}"
-
-
-def _run(arch: str, recipe: str, seed: int) -> str:
-    return f"runs/{arch}-{recipe}-{seed}"
 
 
 def _seeds(arch: str, config: dict) -> str:

@@ -91,10 +91,7 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
     Raises:
         DataError: The weights learnt FER+, and this source has no votes.
     """
-    seen = None
-    if learnt(path) == "ferplus":
-        seen = torch.from_numpy(ferplus.majority(ferplus.votes_of(data, split)))
-    labels = torch.from_numpy(data[split].labels)
+    parts = ferplus.parts(data, split, learnt(path))  # before the time that predicting takes
     images = torch.from_numpy(data[split].images).unsqueeze(1)
     model = load_model(path).eval()
     logits, mirrored = predict(model, images), predict(model, images.flip(3))
@@ -108,11 +105,7 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
             "uncalibrated": {figure: before[figure] for figure in ("ece", "nll", "brier", "reliability")},
         }
 
-    parts = {key: torch.from_numpy(rows) for key, rows in data.parts(split).items()}
-    found = {key: figures(rows, labels) for key, rows in parts.items()}
-    if seen is not None:
-        found |= {f"{key}_ferplus": figures(rows & (seen >= 0), seen) for key, rows in parts.items()}
-    return found
+    return {key: figures(*map(torch.from_numpy, part)) for key, part in parts.items()}
 
 
 def learnt(path: Path) -> str:

@@ -59,15 +59,39 @@ def learn_votes(data: Fer2013) -> tuple[Arrays, Arrays]:
     return taught, clean_validation(data, "ferplus")
 
 
+def truth(data: Fer2013, split: str, labels: str) -> np.ndarray:
+    """What weights are judged by that learnt such labels, int64 (N,).
+
+    Those of "fer2013", or of "ferplus": its majority, -1 for ties and unusable images.
+
+    Raises:
+        DataError: Votes are asked for, and the source has none.
+    """
+    return data[split].labels if labels == "fer2013" else majority(votes_of(data, split))
+
+
 def clean_validation(data: Fer2013, labels: str) -> Arrays:
     """Clean validation with the labels of "fer2013", or of "ferplus": its majority, ties left out.
 
     Raises:
         DataError: Votes are asked for, and the source has none.
     """
-    clean = data.clean("validation")
-    if labels == "fer2013":
-        return data["validation"][clean]
-    seen = majority(votes_of(data, "validation"))
-    decided = (seen >= 0) & clean
+    seen = truth(data, "validation", labels)
+    decided = (seen >= 0) & data.clean("validation")
     return Arrays(data["validation"].images[decided], seen[decided])
+
+
+def parts(data: Fer2013, split: str, labels: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What figures are given of, for weights of such labels: rows, bool (N,), and labels, int64 (N,).
+
+    The split whole and clean, by FER2013's labels; and where those of "ferplus" were learnt, `..._ferplus`,
+    both by its majority.
+
+    Raises:
+        DataError: Votes are asked for, and the source has none.
+    """
+    seen = truth(data, split, labels)
+    found = {key: (rows, data[split].labels) for key, rows in data.parts(split).items()}
+    if labels == "ferplus":
+        found |= {f"{key}_ferplus": (rows & (seen >= 0), seen) for key, (rows, _) in found.items()}
+    return found

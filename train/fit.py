@@ -29,6 +29,7 @@ from train.engine import Split, fit
 from train.ferplus import clean_validation, learn_votes
 from train.files import sha256
 from train.hardware import create_accelerator, out_of_memory
+from train.lineage import run_name
 from train.networks import check_name, check_size, create_network
 from train.recipe import Recipe
 from train.run_dir import WEIGHTS, RunError, finished, read_weights
@@ -67,7 +68,7 @@ def main() -> None:
     args = parse_args()
     recipe = recipe_of(args)
     check_name(args.model)
-    out = args.out or Path("runs") / f"{args.model}-{Path(args.recipe).stem}-{recipe.seed}"
+    out = args.out or Path("runs") / run_name(args.model, Path(args.recipe).stem, recipe.seed)
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
         train, validation, labels, config = _faces(args, recipe)

@@ -4,7 +4,8 @@
     python train/flagship.py --data SOURCE --epochs 1    # a rehearsal
 
 Five seeds learn the labels; so do five folds, and what each fold's network makes of the images that it never
-saw is one teacher, the five seeds' mean the other. Students learn from either besides the labels. For each
+saw is one teacher, the five seeds' mean the other. Students learn from either besides the labels. The first
+seed goes on with FER+'s votes, and so does a fer_cbam. For each
 network the run that is best on clean validation is packaged and read once on test; so are the seeds' mean and
 ensemble. All of it lands in one folder; stopped and started again, it goes on where it was.
 """
@@ -17,25 +18,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train.cli import create_parser, load_data, run
 from train.cv import PREDICTIONS
 from train.ferplus import votes_of
+from train.lineage import RECIPES
 from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
-RECIPE = {MODEL: "flagship", TINY: "flagship-tiny"}
-SEEDS, STUDENTS, FOLDS = 5, 3, 5
+CBAM = "fer_cbam"
+RECIPE = {MODEL: "flagship", TINY: "flagship-tiny", CBAM: RECIPES["fer2013"][CBAM]}
 STUDENT = {MODEL: "flagship-student", TINY: "flagship-tiny"}
-FERPLUS = {MODEL: RECIPE[MODEL], "fer_cbam": "strong-mix"}  # these learn the votes of FER+, too
+FERPLUS = RECIPES["ferplus"]
+SEEDS, STUDENTS, FOLDS = 5, 3, 5
 
 
 def label_steps(out: Path, common: dict) -> list[Step]:
-    """What learns without a teacher: the seeds, the folds, and the networks of FER+."""
+    """What learns the labels alone: the seeds, the folds, and the fer_cbam that goes on with FER+."""
     steps = [_fit(out, MODEL, seed, {"recipe": RECIPE[MODEL]} | common) for seed in range(SEEDS)]
+    steps.append(_fit(out, CBAM, 0, {"recipe": RECIPE[CBAM]} | common))
     for fold in range(1, FOLDS + 1):
         options = {"model": MODEL, "recipe": RECIPE[MODEL], "folds": FOLDS, "fold": fold, "out": out / "cv"}
         steps.append(Step(f"cv-{fold}", "cv.py", options | common))
+    return steps
+
+
+def vote_steps(out: Path, common: dict) -> list[Step]:
+    """What goes on with FER+'s votes where its first seed ended."""
+    steps = []
     for model, recipe in FERPLUS.items():
-        options = common | {"labels": "ferplus", "recipe": recipe}
-        steps.append(_fit(out, model, 0, options, "ferplus"))
+        options = {"recipe": recipe, "labels": "ferplus", "start": out / f"{model}-labels-0"}
+        steps.append(_fit(out, model, 0, options | common, "ferplus"))
     return steps
 
 
@@ -87,7 +97,7 @@ def main() -> None:
     run_all([Step("cv", "cv.py", joined | common)], 1, logs)
     if not taught["out"].exists():  # made again it may differ in the last bits, and then its students would
         run_all([Step("teach", "teacher.py", taught, seeds)], 1, logs)
-    run_all(student_steps(out, common), args.jobs, logs)
+    run_all(student_steps(out, common) + vote_steps(out, common), args.jobs, logs)
 
     for model in (MODEL, TINY):
         for kind in ("labels", *teachers(out)):

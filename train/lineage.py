@@ -31,16 +31,24 @@ TEACHERS = {
 }
 TEACHERS["student-quick"] = TEACHERS["student"]
 
-# Recipes for FER+'s votes, and the tag of the same network's file whose weights they go on with.
-STARTS = {"ferplus": "fer2013", "ferplus-full": "fer2013"}
+# Recipes that go on with a run of the same network, and that run's recipe.
+STARTS = {"ferplus": "student-quick", "ferplus-full": "strong-mix"}
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}
 
+# Trainings that several processes shared on a CPU, where each has BatchNorm's mean of its own images.
+PROCESSES = {("fer_net", "student-quick"): 2}
+
+
+def run_name(model: str, recipe: str, seed: int = 0) -> str:
+    """What the directory of such a run is called, in the folder of all runs."""
+    return f"{model}-{recipe}-{seed}"
+
 
 def start(model: str, recipe: str) -> tuple[str, str] | None:
     """The run, network and recipe, whose weights such a run goes on with, if there is one."""
-    return (model, RECIPES[STARTS[recipe]][model]) if recipe in STARTS else None
+    return (model, STARTS[recipe]) if recipe in STARTS else None
 
 
 def needs(model: str, recipe: str) -> list[tuple[str, str]]:
@@ -48,6 +56,11 @@ def needs(model: str, recipe: str) -> list[tuple[str, str]]:
     first = start(model, recipe)
     earlier = (*TEACHERS.get(recipe, ()), *([first] if first else []))
     return list(dict.fromkeys(run for one in earlier for run in (*needs(*one), one)))
+
+
+def labels(recipe: str) -> str:
+    """Whose labels such a run learns: "fer2013" or "ferplus"."""
+    return "ferplus" if recipe in RECIPES["ferplus"].values() else "fer2013"
 
 
 def epochs(model: str, recipe: str) -> int:

@@ -21,7 +21,8 @@ from train.cards import card, load_results
 from train.claims import PAPER, difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
-from train.evaluate import RESULTS_DIR, judged, labels_of
+from train.evaluate import RESULTS_DIR, judged, labels_of, learnt, weight_file
+from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
 from train.files import write_atomic
 from train.gallery import draw_gallery
@@ -270,7 +271,9 @@ def main() -> int:
     add_data_arguments(parser)
     args = parser.parse_args()
     if args.gallery:
-        draw_gallery(args.model, load_data(args, strict=False)["test"], args.gallery)
+        data = load_data(args, strict=False)
+        labels = truth(data, "test", learnt(weight_file(args.model)))
+        draw_gallery(args.model, data["test"].images, labels, args.gallery)
         print(f"written: {args.gallery}")
         return 0
     old = stale()

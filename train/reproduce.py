@@ -21,7 +21,7 @@ from train.claims import BEST
 from train.cli import create_parser, load_data, run
 from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read, judged
 from train.files import sha256
-from train.lineage import RECIPES, TEACHERS, epochs, needs, start
+from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, run_all, step_options
 
@@ -75,7 +75,7 @@ def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
             f"teacher-{recipe}",
             "teacher.py",
             {"out": _teacher(out, recipe)} | data,
-            tuple(out / f"{model}-{earlier}-0" for model, earlier in TEACHERS[recipe]),
+            tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe]),
         )
         for recipe in recipes
         if not _teacher(out, recipe).exists()
@@ -87,19 +87,19 @@ def _teacher(out: Path, recipe: str) -> Path:
 
 
 def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
-    name = f"{model}-{recipe}-{seed}"
+    name = run_name(model, recipe, seed)
     options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
-    options["epochs"] = epochs(model, recipe)
+    options |= {"epochs": epochs(model, recipe), "labels": labels(recipe)}
     if recipe in TEACHERS:
         options["teacher"] = _teacher(out, recipe)
     if first := start(model, recipe):
-        options |= {"start": out / "{}-{}-0".format(*first), "labels": "ferplus"}
+        options["start"] = out / run_name(*first)
     return Step(name, "fit.py", options | common)
 
 
 def study_step(out: Path, data: dict) -> Step:
     """Gathers the side studies of `fit_rounds`."""
-    runs = tuple(out / f"{model}-{name}-0" for model in studies.MODELS for name in studies.RECIPES)
+    runs = tuple(out / run_name(model, name) for model in studies.MODELS for name in studies.RECIPES)
     return Step("studies", "studies.py", {"out": out / "results" / "studies.json"} | data, runs)
 
 
@@ -195,7 +195,7 @@ def main() -> None:
         (out / folder).mkdir(exist_ok=True)
     for tag, count in seeds.items():
         for model, recipe in RECIPES[tag].items():
-            runs = [out / f"{model}-{recipe}-{seed}" for seed in range(count)]
+            runs = [out / run_name(model, recipe, seed) for seed in range(count)]
             make_weights(out, model, tag, data, runs, logs)
             score_seeds(out, model, tag, data, runs, logs)
     run_all([study_step(out, data)], 1, logs)

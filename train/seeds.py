@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.metrics import scores
+from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
@@ -59,16 +60,17 @@ def score(runs: list[Path], configs: list[dict], data: Fer2013, split: str) -> d
     """Figures of each run and of their ensemble, on a split whole and clean.
 
     Returns:
-        By split, whole and clean: `seeds` (a dict a run, of the figures of `fer_zoo.metrics.scores` and
+        By key of `train.ferplus.parts`: `seeds` (a dict a run, of the figures of `fer_zoo.metrics.scores` and
         `flip_accuracy`), `mean` and `sd` of their figures, and `ensemble` (the same figures).
     """
-    images, labels = (torch.from_numpy(part) for part in (data[split].images, data[split].labels))
+    parts = ferplus.parts(data, split, configs[0]["labels"])
+    images = torch.from_numpy(data[split].images)
     probs = torch.stack(
         [probabilities(each, config, images.unsqueeze(1)) for each, config in zip(runs, configs, strict=True)]
     )
     found = {}
-    for key, rows in data.parts(split).items():
-        rows = torch.from_numpy(rows)
+    for key, part in parts.items():
+        rows, labels = map(torch.from_numpy, part)
         *seeds, ensemble = (_figures(each[:, rows], labels[rows]) for each in (*probs, probs.mean(0)))
         columns = {figure: [seed[figure] for seed in seeds] for figure in FIGURES}
         found[key] = {
@@ -110,11 +112,12 @@ def main() -> None:
     test = splits["test"]
     for name, digest, figures in zip(names, digests, [*test["seeds"], test["ensemble"]], strict=True):
         log_test_read(name, digest, figures["accuracy"], args.reason, args.results)
-    chosen = [figures["accuracy"] for figures in splits["validation_clean"]["seeds"]]
+    judge = "validation_clean_ferplus" if configs[0]["labels"] == "ferplus" else "validation_clean"
+    chosen = [figures["accuracy"] for figures in splits[judge]["seeds"]]
     results = {
         "model": f"{arch}.{args.tag}",
         "seeds": seeds,
-        "labels": configs[0].get("labels"),
+        "labels": configs[0]["labels"],
         "teacher": configs[0].get("teacher"),
         "recipe": without_seed(configs[0]["recipe"]),
         "sha256": dict(zip(map(str, seeds), digests, strict=False)),
@@ -125,7 +128,7 @@ def main() -> None:
     write_atomic(file, json.dumps(results, indent=2) + "\n")
     for key, row in splits.items():
         print(
-            f"{key:>16}: {row['mean']['accuracy']:.2f} ± {row['sd']['accuracy']:.2f} %, flipped too "
+            f"{key:>24}: {row['mean']['accuracy']:.2f} ± {row['sd']['accuracy']:.2f} %, flipped too "
             f"{row['mean']['flip_accuracy']:.2f} %, ensemble {row['ensemble']['accuracy']:.2f} %"
         )
     print(f"written: {file}; best on clean validation: seed {results['best_on_clean_validation']}")

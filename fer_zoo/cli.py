@@ -103,7 +103,7 @@ def _predict(args: argparse.Namespace) -> int:
         recognizer = _recognizer(args)
     except ValueError as error:  # of the model, the detector, the device or the backend
         return _complain(error)
-    write = _WRITERS["json" if args.json else "csv" if args.csv else "text"](recognizer)
+    write = _write_json if args.json else _csv_writer(recognizer.labels) if args.csv else _write_text
     code = OK
     photos, empty = _photos(args.photos)
     for folder in empty:
@@ -212,29 +212,21 @@ def _complain(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def _text_writer(recognizer):
-    def write(photo: Path, faces) -> None:
-        if not faces:
-            print(f"{photo}: no face")
-        for face in faces:
-            x1, y1, x2, y2 = (round(value) for value in face.box)
-            label = face.marked(recognizer.sure_from)
-            print(f"{photo}: {label} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
-
-    return write
+def _write_text(photo: Path, faces) -> None:
+    if not faces:
+        print(f"{photo}: no face")
+    for face in faces:
+        x1, y1, x2, y2 = (round(value) for value in face.box)
+        print(f"{photo}: {face.marked} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
 
 
-def _json_writer(recognizer):
-    def write(photo: Path, faces) -> None:
-        found = [face.to_dict() | {"unsure": face.confidence < recognizer.sure_from} for face in faces]
-        print(json.dumps({"photo": str(photo), "faces": found}))
-
-    return write
+def _write_json(photo: Path, faces) -> None:
+    print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]}))
 
 
-def _csv_writer(recognizer):
+def _csv_writer(labels: Sequence[str]):
     columns = ["photo", "face", "x1", "y1", "x2", "y2", "score", "label", "confidence", "unsure"]
-    columns += recognizer.labels
+    columns += labels
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(columns)
 
@@ -243,14 +235,10 @@ def _csv_writer(recognizer):
             rows.writerow([photo, *[""] * (len(columns) - 1)])
         for number, face in enumerate(faces, start=1):
             box = [round(value, 1) for value in face.box]
-            unsure = face.confidence < recognizer.sure_from
-            numbers = [*box, face.score, face.label, face.confidence, unsure, *face.probs.values()]
-            rows.writerow([photo, number, *numbers])
+            verdict = [face.score, face.label, face.confidence, face.unsure]
+            rows.writerow([photo, number, *box, *verdict, *face.probs.values()])
 
     return write
-
-
-_WRITERS = {"text": _text_writer, "json": _json_writer, "csv": _csv_writer}
 
 
 def _models(args: argparse.Namespace) -> int:

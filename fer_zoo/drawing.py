@@ -15,10 +15,9 @@ from .tracking import Track, track_color
 OPACITY = 0.8  # of a heat map where it is strongest
 
 
-def draw_faces(
-    image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280, sure_from: float = 0.0
-) -> Image.Image:
-    """Draw a box around every face, with its number and its expression.
+def draw_faces(image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280) -> Image.Image:
+    """Draw a box around every face, with its number and its expression, and a question mark where that is
+    unsure.
 
     Args:
         image: The photo or frame that the faces were found in, any mode.
@@ -26,7 +25,6 @@ def draw_faces(
             expression, or where it is none of the seven, one by their number. Tracks have a number and a
             colour of their own.
         max_size: A larger photo is reduced so that its longer side has this many pixels.
-        sure_from: An expression of less confidence gets a question mark, 0..1.
 
     Returns:
         A new RGB image, at most `max_size` on a side.
@@ -46,7 +44,7 @@ def draw_faces(
             number, color = count, COLORS.get(face.label, track_color(count))
         x1, y1, x2, y2 = (value * scale for value in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
-        text = f"{number} {face.marked(sure_from)}"
+        text = f"{number} {face.marked}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4 * line, bottom - top + 4 * line
         # Above the box where there is room, else below it, else inside it; never outside the picture.

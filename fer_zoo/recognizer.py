@@ -54,6 +54,7 @@ class Face:
         confidence: Its probability.
         landmarks: (5, 2) pixels of eyes, nose tip and corners of the mouth, or None.
         crop: The square, RGB, that the model was given, in the picture's resolution.
+        sure_from: The confidence, 0..1, below which an answer of this model is `unsure`.
     """
 
     box: tuple[float, float, float, float]
@@ -63,10 +64,17 @@ class Face:
     confidence: float
     landmarks: np.ndarray | None
     crop: Image.Image
+    sure_from: float = 0.0
 
-    def marked(self, sure_from: float) -> str:
-        """Its label, with a question mark where the confidence, 0..1, is below `sure_from`."""
-        return self.label if self.confidence >= sure_from else f"{self.label}?"
+    @property
+    def unsure(self) -> bool:
+        """Whether the model is too often wrong at this confidence."""
+        return self.confidence < self.sure_from
+
+    @property
+    def marked(self) -> str:
+        """Its label, with a question mark where it is unsure."""
+        return f"{self.label}?" if self.unsure else self.label
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the crop, as JSON can hold it."""
@@ -75,6 +83,7 @@ class Face:
             "score": self.score,
             "label": self.label,
             "confidence": self.confidence,
+            "unsure": self.unsure,
             "probs": dict(self.probs),
             "landmarks": None
             if self.landmarks is None
@@ -105,8 +114,8 @@ class Recognizer:
         model: The network.
         labels: Its classes, in order.
         sure_from: The confidence from which on at least 85 % of its answers on clean validation are right, by
-            the labels that it learnt; 0 where that is not known, above 1 where none is enough. Below it an
-            answer is `unsure`.
+            the labels that it learnt; 0 where that is not known, above 1 where none is enough. Below it a
+            face is `unsure`. It may be set, for weights of your own.
         detector: What finds the faces.
 
     Args:
@@ -193,6 +202,7 @@ class Recognizer:
                 confidence=float(probs[best]),
                 landmarks=detection.landmarks,
                 crop=crop,
+                sure_from=self.sure_from,
             )
             faces.append(face)
         return faces

@@ -100,7 +100,6 @@ def analyze_video(
     csv: str | Path | None = None,
     limits: Limits | None = None,
     smoothing: float = 0.6,
-    sure_from: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Timeline:
     """Read the expressions of all faces of a clip; memory does not grow with its length.
@@ -114,8 +113,6 @@ def analyze_video(
             x1, y1, x2, y2, score, label, confidence, unsure and the probability of every expression.
         limits: What the clip may hold; by default frames of up to 3840x2160 pixels, of any length.
         smoothing: Of the probabilities; see `Tracker`.
-        sure_from: An expression of less confidence is unsure, 0..1, and gets a question mark in the clip;
-            None asks the recogniser.
         progress: Called with the share that is done, 0..1.
 
     Returns:
@@ -132,7 +129,6 @@ def analyze_video(
     if len(set(files)) < len(files):
         raise VideoError("The clip, its annotated copy and its table must be files of different names.")
     timeline, tracker = Timeline(), Tracker(smoothing)
-    sure_from = recognizer.sure_from if sure_from is None else sure_from
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, limits))
         writer = rows = None
@@ -146,11 +142,11 @@ def analyze_video(
         frames = reader.frames(on_sound=writer and writer.write_sound)
         for frame, tracks in track_faces(frames, recognizer, tracker):
             if rows:
-                rows.writerows(_row(timeline.frames, frame.seconds, track, sure_from) for track in tracks)
+                rows.writerows(_row(timeline.frames, frame.seconds, track) for track in tracks)
             timeline.add(frame.seconds, tracks)
             if writer:
                 image = Image.fromarray(frame.rgb)
-                drawn = draw_faces(image, tracks, max(image.size), sure_from) if tracks else image
+                drawn = draw_faces(image, tracks, max(image.size)) if tracks else image
                 writer.write(replace(frame, rgb=np.asarray(drawn)))
             if progress:
                 progress(reader.progress)
@@ -241,9 +237,8 @@ def _between(a: Detection, b: Detection, share: float) -> Detection:
     )
 
 
-def _row(frame: int, seconds: float, track: Track, sure_from: float) -> list:
+def _row(frame: int, seconds: float, track: Track) -> list:
     face = track.face
     box = [round(value, 1) for value in face.box]
-    unsure = face.confidence < sure_from
-    start = [frame, round(seconds, 4), track.number, *box, face.score, face.label, face.confidence, unsure]
-    return [*start, *face.probs.values()]
+    start = [frame, round(seconds, 4), track.number, *box, face.score]
+    return [*start, face.label, face.confidence, face.unsure, *face.probs.values()]

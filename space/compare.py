@@ -15,7 +15,6 @@ from fer_zoo.faces import Detection, crop_face
 from fer_zoo.images import ImageError
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Explanation, Face
-from fer_zoo.thresholds import sure_from
 
 from .html import bars, picture
 from .photo import NO_FACE, START, Reading
@@ -115,7 +114,7 @@ def show(comparison: Comparison | None, expression: str) -> str | None:
     for answer in comparison.answers:
         face = answer.face
         wanted = face.label if expression == OWN else expression
-        sure = "Expression:" if face.confidence >= sure_from(answer.model) else "Unsure, perhaps"
+        sure = "Unsure, perhaps" if face.unsure else "Expression:"
         flat = " (there is none)" if wanted in answer.explanation.flat else ""
         heat = overlay(face.crop, answer.explanation.maps[wanted], MAP_SIZE)
         cards.append(

@@ -15,11 +15,10 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.faces import Detection, face_frame
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.labels import COLORS
-from fer_zoo.thresholds import sure_from
 from fer_zoo.tracking import Track, Tracker
 
 from .html import bars, picture
-from .readers import model_input, named, recognizer
+from .readers import model_input, recognizer
 
 TIME_LIMIT = 120  # seconds of one recording; who wants more clicks again
 EVERY = 0.08  # seconds between two frames that the browser sends; a newer one takes an older one's place
@@ -125,7 +124,7 @@ def read_frame(
     session.remember(tracks, started)
     if heat:
         image = with_maps(image, tracks, model)
-    drawn = draw_faces(image, tracks, sure_from=sure_from(model))
+    drawn = draw_faces(image, tracks)
     now = time.monotonic()
     session.answer(now)
     shown = picture(
@@ -135,9 +134,7 @@ def read_frame(
         data_milliseconds=f"{1000 * (now - started):.0f}",
     )
     found = "".join(
-        bars(
-            t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{named(t.face, model)}</b>'
-        )
+        bars(t.face.probs, f'<b style="color: {t.color}">■</b> Face {t.number}: <b>{t.face.marked}</b>')
         for t in tracks
     )
     return shown, f"{found or '<p>No face in sight.</p>'}{strip(session, started)}", session

@@ -12,10 +12,9 @@ from fer_zoo.drawing import draw_faces, overlay
 from fer_zoo.images import ImageError
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import Explanation, Face
-from fer_zoo.thresholds import sure_from, thresholds
+from fer_zoo.thresholds import thresholds
 
 from .html import bars
-from .programs import to_json
 from .readers import (
     DELETED,
     EXAMPLES,
@@ -23,7 +22,6 @@ from .readers import (
     KEPT_SECONDS,
     MAX_FACES,
     model_input,
-    named,
     new_file,
     photo_input,
     read_image,
@@ -61,7 +59,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         return nothing(str(error))
     if not faces:
         return nothing(NO_FACE, image)
-    shown = draw_faces(image, faces, sure_from=sure_from(model))
+    shown = draw_faces(image, faces)
     reading = Reading(
         path,
         whole,
@@ -74,7 +72,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
     if len(faces) > 1:
         most = "The largest " if len(faces) == MAX_FACES else ""
         found = f"{most}{len(faces)} faces found. Choose one below, or click on it."
-    captions = [f"{n}: {named(face, model)} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
+    captions = [f"{n}: {face.marked} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
     crops = zip((face.crop for face in reading.faces), captions, strict=True)
     return [
         found,
@@ -119,7 +117,7 @@ def show_face(reading: Reading | None, number: int) -> list:
 
 def verdict(face: Face, model: str) -> str:
     """The bars; where the model is too often wrong at this confidence, what to do about it."""
-    if face.confidence >= sure_from(model):
+    if not face.unsure:
         return bars(face.probs, f"Expression: <b>{face.label}</b>")
     found = thresholds()[model]
     if found["threshold"] is None:
@@ -176,7 +174,7 @@ def save_picture(reading: Reading | None) -> str:
     except ImageError as error:
         raise gr.Error(str(error), print_exception=False) from None
     file = new_file("faces.png")
-    draw_faces(image, reading.faces, DOWNLOAD_SIDE, sure_from(reading.model)).save(file)
+    draw_faces(image, reading.faces, DOWNLOAD_SIDE).save(file)
     return str(file)
 
 
@@ -184,7 +182,7 @@ def save_numbers(reading: Reading | None) -> str:
     """What `predict` returns, as a JSON file."""
     reading = still_kept(reading)
     file = new_file("faces.json")
-    file.write_text(json.dumps(to_json(reading.faces, reading.model), indent=2))
+    file.write_text(json.dumps([face.to_dict() for face in reading.faces], indent=2))
     return str(file)
 
 

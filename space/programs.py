@@ -5,8 +5,6 @@ from __future__ import annotations
 import gradio as gr
 
 from fer_zoo.images import ImageError
-from fer_zoo.recognizer import Face
-from fer_zoo.thresholds import sure_from
 
 from .readers import MODELS, model_input, photo_input, read_photo, uploaded
 from .video import CLIPS, analyse
@@ -29,12 +27,10 @@ def predict(photo: str | None, model: str | None, already_face: bool) -> list[di
     """
     if photo is None:
         raise gr.Error("No photo was given.", print_exception=False)
-    model = model or MODELS[0]
     try:
-        _, faces = read_photo(photo, model, already_face)
+        return faces_in(photo, model, already_face)
     except ImageError as error:
         raise gr.Error(str(error), print_exception=False) from None
-    return to_json(faces, model)
 
 
 def predict_batch(photos: list[str] | None, model: str | None, already_face: bool) -> list[dict]:
@@ -53,18 +49,23 @@ def predict_batch(photos: list[str] | None, model: str | None, already_face: boo
         raise gr.Error(
             f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.", print_exception=False
         )
-    model = model or MODELS[0]
     answers = []
     for photo in photos:
         try:
-            answers.append({"faces": to_json(read_photo(photo, model, already_face)[1], model)})
+            answers.append({"faces": faces_in(photo, model, already_face)})
         except ImageError as error:
             answers.append({"error": str(error)})
     return answers
 
 
-def to_json(faces: list[Face], model: str) -> list[dict]:
-    return [face.to_dict() | {"unsure": face.confidence < sure_from(model)} for face in faces]
+def faces_in(photo: str, model: str | None, already_face: bool) -> list[dict]:
+    """What `predict` returns.
+
+    Raises:
+        ImageError: The photo cannot be read.
+    """
+    _, faces = read_photo(photo, model or MODELS[0], already_face)
+    return [face.to_dict() for face in faces]
 
 
 def video(clip: str | None, model: str | None, smoothing: float) -> tuple[str, str, dict]:

@@ -81,7 +81,9 @@ def detector(faces: str) -> FaceDetector:
 @cache
 def recognizer(model: str, faces: str = "reduced") -> Recognizer:
     """A model with a detector: "reduced", or one of `fer_zoo.faces.DETECTORS`."""
-    return Recognizer(network(model), faces=detector(faces))
+    reader = Recognizer(network(model), faces=detector(faces))
+    reader.sure_from = sure_from(model)  # which a network alone does not tell
+    return reader
 
 
 def uploaded(file: ImageData | FileData | None) -> str | None:
@@ -144,8 +146,3 @@ def photo_input(elem_id: str) -> gr.Image:
 def model_input(elem_id: str) -> gr.Dropdown:
     info = "The first is this demo's choice; the tab Zoo says why, and what each one scores."
     return gr.Dropdown(MODELS, label="Model", info=info, elem_id=elem_id)
-
-
-def named(face: Face, model: str) -> str:
-    """Its expression, with a question mark where the model is unsure, as `draw_faces` writes it."""
-    return face.marked(sure_from(model))

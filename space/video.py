@@ -9,7 +9,6 @@ import gradio as gr
 import pandas as pd
 
 from fer_zoo.labels import COLORS
-from fer_zoo.thresholds import sure_from
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
 from .html import legend
@@ -45,7 +44,6 @@ def analyse(
             csv=csv,
             limits=LIMITS,
             smoothing=smoothing,
-            sure_from=sure_from(model),
             progress=progress,
         )
     except FileNotFoundError:

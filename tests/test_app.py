@@ -33,7 +33,7 @@ from fer_zoo.thresholds import sure_from
 from space.compare import OWN, compare, largest_face
 from space.live import read_frame
 from space.photo import Reading, analyse, save_numbers, save_picture, verdict
-from space.readers import FACE_SIZE, MODELS, read_photo, uploaded
+from space.readers import FACE_SIZE, MODELS, read_photo, recognizer, uploaded
 from space.zoo import card
 from train.app_process import running_app
 from train.files import sha256
@@ -140,14 +140,12 @@ def test_live_lays_the_evidence_over_the_faces_alone():
 def test_doubt_is_said_with_what_to_do_then():
     model = MODELS[0]
     unsure, sure = (
-        replace(face((0, 20, 50, 90), "sad"), confidence=p)
+        replace(face((0, 20, 50, 90), "sad"), confidence=p, sure_from=sure_from(model))
         for p in (sure_from(model) - 0.01, sure_from(model))
     )
     assert "Unsure, perhaps <b>sad</b>" in verdict(unsure, model) and "Compare" in verdict(unsure, model)
     assert "Unsure" not in verdict(sure, model)
-    marked, plain = (
-        draw_faces(Image.new("RGB", (99, 99)), [f], sure_from=sure_from(model)) for f in (unsure, sure)
-    )
+    marked, plain = (draw_faces(Image.new("RGB", (99, 99)), [f]) for f in (unsure, sure))
     assert marked.tobytes() != plain.tobytes()
 
 
@@ -191,7 +189,7 @@ def test_files_below_a_linked_folder_are_uploads(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("threshold", "mark"), [(2.0, "?"), (0.0, "")])
 def test_captions_mark_unsure_faces(examples, tmp_path, monkeypatch, threshold, mark):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr("space.readers.sure_from", lambda model: threshold)
+    monkeypatch.setattr(recognizer(MODELS[0], "reduced"), "sure_from", threshold)
     gallery = analyse(str(examples / "astronaut.jpg"), MODELS[0], whole=False)[4]
     ((_, caption),) = gallery.constructor_args["value"]
     assert re.fullmatch(rf"1: happy{re.escape(mark)} \d+%", caption)

@@ -77,6 +77,7 @@ def check_rows(rows: list[dict], expected: np.ndarray) -> None:
         assert list(face["probs"].values()) == pytest.approx(probs, abs=1e-5)
         assert face["label"] == max(face["probs"], key=face["probs"].get)
         assert face["confidence"] == max(face["probs"].values())
+        assert face["unsure"] is False  # a file has no known threshold
 
 
 def test_a_folder_of_photos(examples, tmp_path):

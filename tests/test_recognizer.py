@@ -117,7 +117,7 @@ def test_to_dict_is_json(model):
     assert told["landmarks"] == [[20.2, 20.2]] * 5
     assert told["box"] == [170.7, 0.0, 512.0, 512.0]
     assert told["label"] == large.label
-    assert told["probs"] == large.probs
+    assert told["probs"] == large.probs and told["unsure"] is False
     assert small.to_dict()["landmarks"] is None
 
 

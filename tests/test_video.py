@@ -192,11 +192,12 @@ def test_smoothing_calms_the_probabilities(whole, tmp_path):
         analyze_video(clip, whole, smoothing=1.0)
 
 
-def test_unsure_expressions_are_marked(recognizer, tmp_path):
+def test_unsure_expressions_are_marked(recognizer, tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", moving(2))
     frames = []
     for sure_from in (0.0, 1.1, 1.1):
-        analyze_video(clip, recognizer, out=tmp_path / "out.mp4", sure_from=sure_from)
+        monkeypatch.setattr(recognizer, "sure_from", sure_from)
+        analyze_video(clip, recognizer, out=tmp_path / "out.mp4")
         frames.append(decode(tmp_path / "out.mp4")[0].to_ndarray(format="gray").astype(int))
     sure, unsure, again = frames
     assert np.array_equal(unsure, again) and np.abs(sure - unsure).max() > 100

@@ -130,8 +130,8 @@ class Labeler:
 
     Attributes:
         schema: `path` (where the source has one), `faces` (largest first: `box` in pixels of the upright
-            picture, `score` of the detector, `label`, its probability `confidence`, and all `probs`), and
-            `error`, null for a picture that was read.
+            picture, `score` of the detector, `label`, its probability `confidence`, whether that makes it
+            `unsure`, and all `probs`), and `error`, null for a picture that was read.
     """
 
     def __init__(self, recognizer: Recognizer, batch_size: int):
@@ -142,6 +142,7 @@ class Labeler:
             "score": pa.float32(),
             "label": pa.string(),
             "confidence": pa.float32(),
+            "unsure": pa.bool_(),
             "probs": pa.struct(dict.fromkeys(recognizer.labels, pa.float32())),
         }
         faces = pa.list_(pa.struct(face))

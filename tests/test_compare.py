@@ -112,6 +112,8 @@ def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
     (later / "summary.json").write_text(json.dumps(summary(1, a=[1, 2, 3], b=[1, 2, 3])))
     with pytest.raises(CompareError, match="compares seed 0 as well"):
         main(later)
+    with pytest.raises(CompareError, match="holds c, too"):
+        main(folder)
 
 
 @pytest.mark.parametrize(

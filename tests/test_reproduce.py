@@ -1,12 +1,13 @@
 """The script that makes everything again, and the steps that it consists of."""
 
+import argparse
 import signal
 import threading
 
 import pytest
 
 from train import lineage, reproduce
-from train.steps import Step, StepError, run_all
+from train.steps import Step, StepError, add_step_arguments, out_of_steps, run_all, step_options
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
@@ -38,6 +39,16 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
             assert {step.options[key] for key in ("teacher", "start") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}
     assert tmp_path / "teacher-taught.parquet" in made
+
+
+def test_a_rehearsal_has_a_folder_of_its_own():
+    parser = argparse.ArgumentParser()
+    add_step_arguments(parser)
+    args = {words: parser.parse_args(words.split()) for words in ("", "--epochs 1", "--out x --epochs 1")}
+    folders = [out_of_steps(given, "reproduce") for given in args.values()]
+    assert list(map(str, folders)) == ["runs/reproduce", "runs/reproduce-rehearsal", "x"]
+    with pytest.raises(StepError, match="--epochs must be at least 1, not 0"):
+        step_options(parser.parse_args(["--epochs", "0"]))
 
 
 def test_after_ctrl_c_no_other_step_is_started(tmp_path):

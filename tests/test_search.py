@@ -54,6 +54,9 @@ def test_every_search_loads(file):
         ("teacher = true", "techer = true", SearchError, "techer"),
         ('"taught"', '"max pooling"', SearchError, "two trials one name"),
         ("seeds = [3]", "seeds = [3", SearchError, "not a search that can be read"),
+        ("seeds = [3]", "seeds = []", SearchError, "a list of whole numbers"),
+        ("{ epochs = 1 }", "{ name = 1 }", RecipeError, "name"),
+        ("epochs = 2", "epochs = 0", RecipeError, "epochs"),
     ],
 )
 def test_searches_are_strict(tmp_path, before, after, error, says):

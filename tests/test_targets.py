@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import load_dataset
 from launch import run
 
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.labels import EXPRESSIONS
 from train.dataset import Arrays, Fer2013
-from train.evaluate import evaluate
+from train.evaluate import EvaluationError, evaluate
 from train.ferplus import clean_validation, learn_votes, majority, usable, votes_of
 from train.package import package
 from train.run_dir import RunError
@@ -182,6 +183,39 @@ def test_what_learnt_votes_is_judged_by_their_majority(runs, few, data, tmp_path
         "mine": len(clean_validation(data, "ferplus")),
         "other": len(clean_validation(data, "fer2013")),
     }
+
+
+@pytest.mark.parametrize("row", [[1] * 8, [None] * 10, [300] + [0] * 9, ["one"] * 10])
+def test_votes_that_are_none_are_one_sentence(few, row):
+    dataset = load_fer2013(few, check_counts=False)
+    rows = [row, *[None] * (len(dataset["test"]) - 1)]
+    dataset["test"] = dataset["test"].remove_columns("ferplus").add_column("ferplus", rows)
+    with pytest.raises(DataError, match="the column ferplus of test must hold the ten counts"):
+        Fer2013.of(dataset)
+
+
+def test_without_votes_on_validation_no_epoch_can_be_chosen(few, tmp_path):
+    dataset = load_dataset(str(few))
+    rows = [[0] * 10] * len(dataset["validation"])
+    dataset["validation"] = dataset["validation"].remove_columns("ferplus").add_column("ferplus", rows)
+    for split, part in dataset.items():
+        part.to_parquet(tmp_path / f"{split}.parquet")
+    done = fit(tmp_path, tmp_path / "run", "--labels", "ferplus")
+    assert done.returncode == 2 and "nothing to choose the epoch on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_learnt_other_classes_is_not_judged(runs, data, tmp_path):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["label_names"] = [f"class {n}" for n in range(7)]
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="did not learn FER2013's expressions"):
+        package(other, "mine", tmp_path, data)
+    with pytest.raises(EvaluationError, match="knows class 0, class 1"):
+        evaluate(package(other, "mine", tmp_path), data, "validation")
+    with pytest.raises(EvaluationError, match="lacks label_names: give a file that"):
+        evaluate(runs[0] / "model.safetensors", data, "validation")
 
 
 def test_seeds_that_learnt_votes_are_judged_by_their_majority(runs, few, tmp_path):

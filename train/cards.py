@@ -10,7 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.evaluate import RESULTS_DIR, TEST_READS, labels_of
+from train.evaluate import RESULTS_DIR, TEST_READS, judged, labels_of
 from train.lineage import PROCESSES, RECIPES, TEACHERS, epochs, needs, run_name, start
 from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
@@ -30,8 +30,8 @@ ABOUT = {
     "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
     "average of the weights.",
-    "ferplus": "They go on where the network's `fer2013` weights ended, for a few epochs, with blur, noise "
-    "and light, patches erased and a moving average of the weights.",
+    "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
+    "light, patches erased and a moving average of the weights.",
     "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
@@ -42,7 +42,7 @@ FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where at least five are "
     "for one of the seven; ties are left out, and what is mostly called no face. Figures against FER2013's "
-    "own labels, which they did not learn, stand beside those."
+    "own labels, which they learnt before and then left, stand beside those."
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
 
@@ -101,7 +101,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 {tried}## Limits
 
 It reads expressions in single pictures, never what a person feels, and it reads what {annotators}.
-Rare expressions are read worst; the table above says how badly.
+It misses {missed} most often; the table above says how often.
 In the European Union, systems that infer emotions of people at work or in education are prohibited but for
 medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about people on this.
 
@@ -193,6 +193,7 @@ def card(results: dict) -> str:
             for key, title in ROWS.items()
             if key.startswith("test_clean") and key in results["splits"]
         ),
+        missed=_missed(results),
         tried=_tried(arch) if tag == "fer2013" else "",
         command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
         best=result["best"]["epoch"],
@@ -379,6 +380,13 @@ def _reads(results: dict) -> str:
     if earlier:
         text += f" and {_times(earlier)} for earlier ones of its name"
     return f"{text} ([log](results/{TEST_READS}))"
+
+
+def _missed(results: dict) -> str:
+    """The three expressions that are recognized least, on clean test."""
+    recall = judged(results, "test_clean")["recall"]
+    first, second, third = sorted(EXPRESSIONS, key=recall.get)[:3]
+    return f"{first}, {second} and {third}"
 
 
 def _times(count: int) -> str:

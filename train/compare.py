@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, or summaries of such")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
+    args.results.mkdir(parents=True, exist_ok=True)
     summaries = join([_read(path) for path in args.runs])
     compared = compare(summaries)
     recipe = compared["recipe"]
@@ -141,6 +142,10 @@ def main() -> None:
     file = args.results / f"compare-{recipe}.json"
     if lost := set(json.loads(file.read_text())["seeds"] if file.exists() else ()) - set(compared["seeds"]):
         raise CompareError(f"{file} compares seed {min(lost)} as well: give a folder of that seed, too")
+    kept = args.results / f"cv-{recipe}.json"
+    models = json.loads(kept.read_text())["models"] if kept.exists() else {}
+    if lost := models.keys() - summaries[0]["models"]:
+        raise CompareError(f"{kept} holds {', '.join(sorted(lost))}, too: give it, or their folder")
     for name, content in (("compare", compared), ("cv", summaries[0])):
         write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
     print(table(compared))

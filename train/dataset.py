@@ -69,11 +69,15 @@ class Fer2013:
 
     @classmethod
     def of(cls, dataset: "datasets.DatasetDict") -> "Fer2013":
-        """What `fer_zoo.data.load_fer2013` returned."""
+        """What `fer_zoo.data.load_fer2013` returned.
+
+        Raises:
+            DataError: Its column ferplus holds something else than ten votes an image.
+        """
         splits = {name: Arrays(*to_arrays(split)) for name, split in dataset.items()}
         hashed = {name: (split.labels, split.hashes) for name, split in splits.items()}
         votes = {
-            name: np.array([row or [0] * 10 for row in split["ferplus"]], np.uint8)
+            name: _votes(name, split["ferplus"])
             for name, split in dataset.items()
             if "ferplus" in split.column_names
         }
@@ -90,6 +94,19 @@ class Fer2013:
         """What figures are given of: a split whole and, as `<split>_clean`, clean; bool (N,) each."""
         clean = self.clean(split)
         return {split: np.ones_like(clean), f"{split}_clean": clean}
+
+
+def _votes(split: str, rows: list[list[int] | None]) -> np.ndarray:
+    try:
+        votes = np.array([row or [0] * 10 for row in rows], np.uint8).reshape(len(rows), -1)
+        if votes.shape[1] == 10:
+            return votes
+    except (TypeError, ValueError, OverflowError):  # rows of several lengths, no numbers, none below 256
+        pass
+    raise DataError(
+        f"the column ferplus of {split} must hold the ten counts of FER+'s votes, or null, in every row: "
+        "model_cards/dataset.md says how to add it"
+    )
 
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:

@@ -94,9 +94,12 @@ def fit(
         The run's result: best epoch, its validation figures, seconds of training.
 
     Raises:
-        RunError: The directory holds a run of another config or a checkpoint that is not whole, another
-            process trains in there, the disk is full, or the loss is no longer finite.
+        RunError: There is nothing to validate on, the directory holds a run of another config or a checkpoint
+            that is not whole, another process trains in there, the disk is full, or the loss is no longer
+            finite.
     """
+    if not len(validation):
+        raise RunError("there is no clean validation image with a label: nothing to choose the epoch on")
     compiled = compile_pays(model, accelerator.device, recipe.epochs * len(train))
     config = config | {
         "recipe": asdict(recipe),

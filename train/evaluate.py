@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import load_model
@@ -90,6 +91,7 @@ def evaluate(path: Path, data: Fer2013, split: str) -> dict[str, dict]:
 
     Raises:
         DataError: The weights learnt FER+, and this source has no votes.
+        EvaluationError: It is no file of `train/package.py`, of the seven expressions.
     """
     parts = ferplus.parts(data, split, learnt(path))  # before the time that predicting takes
     images = torch.from_numpy(data[split].images).unsqueeze(1)
@@ -202,8 +204,21 @@ def origin(path: Path) -> dict:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return file.metadata()
+    """Of a file of `train/package.py`, of the seven expressions.
+
+    Raises:
+        EvaluationError: It is another file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise EvaluationError(f"{path} cannot be read: {error}") from error
+    if missing := {"run", "label_names"} - metadata.keys():
+        raise EvaluationError(f"{path} lacks {min(missing)}: give a file that train/package.py made of a run")
+    if (labels := tuple(json.loads(metadata["label_names"]))) != EXPRESSIONS:
+        raise EvaluationError(f"{path} knows {', '.join(labels)}, not FER2013's {', '.join(EXPRESSIONS)}")
+    return metadata
 
 
 def golden_input() -> torch.Tensor:

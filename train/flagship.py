@@ -20,7 +20,7 @@ from train.cv import PREDICTIONS
 from train.ferplus import votes_of
 from train.lineage import RECIPES
 from train.reproduce import make_weights, score_seeds, table
-from train.steps import Step, add_step_arguments, run_all, step_options
+from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
 CBAM = "fer_cbam"
@@ -80,11 +80,9 @@ def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") 
 def main() -> None:
     parser = create_parser(__doc__)
     add_step_arguments(parser)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/flagship"), help="folder (default: %(default)s)"
-    )
     args = parser.parse_args()
-    out, logs = args.out, args.out / "logs"
+    out = out_of_steps(args, "flagship")
+    logs = out / "logs"
     data, common = step_options(args)
     votes_of(load_data(args, strict=False), "train")  # said now, not after the first ten trainings
     for folder in ("weights", "results"):

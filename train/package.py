@@ -44,8 +44,8 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
 
     Raises:
         RunError: The run is not finished.
-        ValueError: Its weights have no place in the zoo: too large, of another architecture, of other labels
-            or of another input size.
+        ValueError: There are data, and the run knows other labels; or its weights have no place in the zoo:
+            too large, of another architecture, of other labels or of another input size.
     """
     config, result = finished(run_dir)
     # with its tag, where it has one: of other weights timm may know another mean and standard deviation
@@ -55,6 +55,8 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     size = config["input_size"] or 48
     temperature = 1.0
     if data:
+        if tuple(config["label_names"]) != EXPRESSIONS:
+            raise ValueError(f"{run_dir} did not learn FER2013's expressions: leave --data out")
         model = create_face_model(name, labels=config["label_names"], input_size=size)
         model.load_state_dict(state)
         clean = clean_validation(data, config.get("labels", "fer2013"))

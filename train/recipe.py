@@ -139,7 +139,7 @@ class Recipe:
         return height, width
 
 
-def load_recipe(name: str, **overrides: object) -> Recipe:
+def load_recipe(name: str, /, **overrides: object) -> Recipe:
     """Reads `train/recipes/<name>.toml`, or the file that `name` is; `overrides` that are not None win.
 
     A file may name another as its `base`, a recipe's name or a path from where the file lies, and that a

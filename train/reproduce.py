@@ -23,7 +23,7 @@ from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read, judged
 from train.files import sha256
 from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
-from train.steps import Step, add_step_arguments, run_all, step_options
+from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODELS = tuple(RECIPES["paper"])
 FOLDS = 3
@@ -162,14 +162,12 @@ def table(out: Path) -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     add_step_arguments(parser)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)"
-    )
     parser.add_argument("--seeds", type=int, default=3, help="of every comparison (default: %(default)s)")
     args = parser.parse_args()
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {args.seeds}")
-    out, logs = args.out, args.out / "logs"
+    out = out_of_steps(args, "reproduce")
+    logs = out / "logs"
     data, common = step_options(args)
     voted = {"train", "validation", "test"} <= load_data(args, strict=False).votes.keys()
     seeds = {"paper": 1, "fer2013": args.seeds}

@@ -27,7 +27,7 @@ from train.files import write_atomic
 from train.hardware import cpu
 from train.networks import check_name, create_network, size_of
 from train.recipe import load_recipe
-from train.steps import Step, add_step_arguments, run_all, step_options
+from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 BASE = "base"
 
@@ -84,6 +84,7 @@ def load_search(file: Path) -> Search:
         values = tomllib.loads(file.read_text())
         trials = [{"name": BASE}, *values.pop("trials")]
         search = Search(**values, trials=[Trial(**({"model": values["model"]} | trial)) for trial in trials])
+        changes = [{"epochs": search.epochs, **trial.change} for trial in search.trials]
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise SearchError(f"{file} is not a search that can be read: {error}") from error
     if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
@@ -91,9 +92,11 @@ def load_search(file: Path) -> Search:
     names = [trial.name for trial in search.trials]
     if len(set(names)) < len(names):
         raise SearchError(f"{file} gives two trials one name")
-    for trial in search.trials:
+    if not search.seeds or not all(isinstance(seed, int) for seed in search.seeds):
+        raise SearchError(f"{file}: seeds are a list of whole numbers such as [0, 1], not {search.seeds!r}")
+    for trial, change in zip(search.trials, changes, strict=True):
         check_name(trial.model)
-        load_recipe(search.recipe, **trial.change)
+        load_recipe(search.recipe, **change)
     return search
 
 
@@ -181,7 +184,6 @@ def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("search", type=Path, help="a TOML file, such as train/searches/fer_net.toml")
     add_step_arguments(parser)
-    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/search-MODEL)")
     parser.add_argument(
         "--teacher",
         nargs="+",
@@ -200,7 +202,7 @@ def main() -> None:
         for trial in (trial for trial in search.trials if trial.teacher):
             print(f"left out: {trial.name}: it needs --teacher", file=sys.stderr)
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
-    out = args.out or Path("runs") / f"search-{search.model}"
+    out = out_of_steps(args, f"search-{search.model}")
     (out / "recipes").mkdir(parents=True, exist_ok=True)
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")

@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--reason", help="why test is read again for new runs of the same name")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
+    args.results.mkdir(parents=True, exist_ok=True)  # before test is read
     configs = same_runs(args.runs)
     # what is published is of the real data
     data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)

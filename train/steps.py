@@ -18,6 +18,12 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="in place of those that are written, for a rehearsal")
+    parser.add_argument("--out", type=Path, help="folder (default: one in runs, another for rehearsals)")
+
+
+def out_of_steps(args: argparse.Namespace, name: str) -> Path:
+    """Where --out says, else a folder of that name; rehearsals have another, or the real run were refused."""
+    return args.out or Path("runs") / (name if args.epochs is None else f"{name}-rehearsal")
 
 
 def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
@@ -27,10 +33,11 @@ def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
         DataError: The data are not named, and do not lie where they are looked for.
         StepError: No training may run.
     """
-    if args.jobs < 1:
-        raise StepError(f"--jobs must be at least 1, not {args.jobs}")
+    for name in ("jobs", "epochs"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise StepError(f"--{name} must be at least 1, not {value}")
     data = {"data": source_of(args)}
-    return data, data | ({"epochs": args.epochs} if args.epochs else {})
+    return data, data if args.epochs is None else data | {"epochs": args.epochs}
 
 
 class StepError(ValueError):

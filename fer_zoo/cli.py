@@ -200,7 +200,12 @@ def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if not path.is_dir():
             photos.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in image_suffixes() and p.is_file())
+        inside = sorted(
+            p
+            for p in path.rglob("*")
+            # hidden files are no photos: macOS leaves a "._a.jpg" beside each "a.jpg"
+            if p.suffix.lower() in image_suffixes() and not p.name.startswith(".") and p.is_file()
+        )
         photos += inside
         if not inside:
             empty.append(path)

@@ -12,17 +12,20 @@ from pathlib import Path
 def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Path]:
     """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
 
-    Processes may write the same file at once: the last one wins.
+    Processes may write the same file at once: the last one wins. A link stays one, the file that it names is
+    written. What exists and is no file, such as a folder or a device, is left alone.
 
     Args:
         path: The file.
         failure: What is raised where it cannot be written; it is given one sentence.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise failure(f"'{path}' cannot be written (it is no file, but a folder or a device).")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise failure(f"'{path}' cannot be written ({error.strerror or error}).") from error
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
 # Below Pillow's own warning level (89.5 megapixels) and above what nearly every camera delivers.
 MAX_PIXELS = 80_000_000
+FLOAT_SLACK = 1e-3  # that float arrays may go beyond 0..1
 
 # Only plain raster formats: others that Pillow knows start external programs or are no photographs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF", "JPEG2000", "PPM")
@@ -105,9 +106,13 @@ def image_suffixes() -> frozenset[str]:
 
 
 def _is_heic(file: str | os.PathLike | BinaryIO) -> bool:
-    with open(file, "rb") if isinstance(file, (str, os.PathLike)) else nullcontext(file) as content:
+    with (
+        open(file, "rb") if isinstance(file, (str, os.PathLike)) else nullcontext(file) as content,
+        suppress(OSError, ValueError),  # a stream may not seek
+    ):
         content.seek(0)
         return content.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+    return False
 
 
 def _name(source: object) -> str:
@@ -185,12 +190,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype == np.uint16:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):  # also False for NaN
+        # resizing overshoots by a rounding error; also False for NaN
+        if not (array.min() >= -FLOAT_SLACK and array.max() <= 1 + FLOAT_SLACK):
             raise ImageError(
                 f"A float image array must have values in 0..1, not {array.min():g}..{array.max():g}; "
                 "values in 0..255 can be given as uint8."
             )
-        array = (array * 255 + 0.5).astype(np.uint8)
+        array = (array.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ImageError(f"An image array must be of dtype uint8, uint16, bool or float, not {array.dtype}.")
     return Image.fromarray(np.ascontiguousarray(array))

@@ -62,7 +62,8 @@ class Tracker:
     Args:
         smoothing: How much of the old probabilities is kept over a tenth of a second, 0 (none) to below 1;
             what is left after a longer or shorter time follows from it, so the frame rate does not matter.
-        max_gap: A face that was not seen for more than so many seconds is forgotten.
+        max_gap: A face that was not seen for more than so many seconds is forgotten, but never from one frame
+            to the next, however far apart they are.
 
     Raises:
         ValueError: A value is out of its range.
@@ -76,6 +77,7 @@ class Tracker:
         self.smoothing = smoothing
         self.max_gap = max_gap
         self._known: list[_Known] = []
+        self._last = -math.inf
         self._count = 0
 
     def update(self, faces: Sequence[Face], seconds: float) -> list[Track]:
@@ -88,7 +90,12 @@ class Tracker:
         Returns:
             One track per face, in the order of `faces`.
         """
-        self._known = [known for known in self._known if seconds - known.seconds <= self.max_gap]
+        self._known = [
+            known
+            for known in self._known
+            if known.seconds == self._last or seconds - known.seconds <= self.max_gap
+        ]
+        self._last = seconds
         known = {j: self._known[i] for i, j in match_boxes(self._known, faces)}
         return [Track(*self._follow(known.get(j), face, seconds)) for j, face in enumerate(faces)]
 

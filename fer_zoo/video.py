@@ -45,6 +45,7 @@ class Point:
         box: Corners (x1, y1, x2, y2) in pixels.
         label: The most probable expression.
         confidence: Its probability.
+        unsure: Whether the model is too often wrong at this confidence.
         probs: Probability of every expression, smoothed; they sum to 1.
     """
 
@@ -54,6 +55,7 @@ class Point:
     box: tuple[float, float, float, float]
     label: str
     confidence: float
+    unsure: bool
     probs: dict[str, float]
 
 
@@ -81,11 +83,8 @@ class Timeline:
             self.faces = max(self.faces, track.number)
             if self.frames % self.stride == 0:
                 face = track.face
-                self.points.append(
-                    Point(
-                        self.frames, seconds, track.number, face.box, face.label, face.confidence, face.probs
-                    )
-                )
+                verdict = face.label, face.confidence, face.unsure, face.probs
+                self.points.append(Point(self.frames, seconds, track.number, face.box, *verdict))
         self.frames, self.seconds = self.frames + 1, seconds
         if len(self.points) > MAX_POINTS:
             self.stride *= 2

@@ -20,6 +20,7 @@ CONTAINERS = "mov,matroska,avi,mpegts"
 
 # Sound in these is copied into the mp4 as it is; browsers play no other sound there.
 SOUND = ("aac", "mp3", "opus")
+LEAST_MP3_RATE = 16_000  # Hz, of MP3 in an mp4
 
 # Side in pixels below which H.264 encoders refuse a picture.
 MIN_SIDE = 16
@@ -211,6 +212,7 @@ class VideoWriter:
 
     Raises:
         OSError: The file cannot be written.
+        VideoError: What comes cannot be put into an mp4.
     """
 
     def __init__(self, path: Path, reader: VideoReader):
@@ -230,7 +232,7 @@ class VideoWriter:
     def __exit__(self, kind, error, traceback) -> None:
         try:
             if error is None and self._video:
-                self._container.mux(self._video.encode(None))
+                self._mux(self._video.encode(None))
         finally:
             self._container.close()
 
@@ -244,7 +246,7 @@ class VideoWriter:
         picture = picture.reformat(format="yuv420p", dst_colorspace="itu709")
         self._pts = max(round(frame.seconds / TICK), self._pts + 1)
         picture.pts, picture.time_base = self._pts, TICK
-        self._container.mux(self._video.encode(picture))
+        self._mux(self._video.encode(picture))
 
     def write_sound(self, packet: Any) -> None:
         """Add a packet of the reader's sound, as it is."""
@@ -258,7 +260,16 @@ class VideoWriter:
         if self._sound_dts < packet.dts <= packet.pts:  # the muxer takes no others
             self._sound_dts = packet.dts
             packet.stream = self._sound
-            self._container.mux(packet)
+            self._mux(packet)
+
+    def _mux(self, packets: Any) -> None:
+        av = _av()
+        try:
+            self._container.mux(packets)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # such as a full disk
+                raise
+            raise VideoError(f"The annotated clip cannot be written ({error.strerror}).") from error
 
     def _add_streams(self, width: int, height: int) -> None:
         rate = Fraction(self._reader.rate).limit_denominator(1001)
@@ -269,11 +280,18 @@ class VideoWriter:
         # BT.709, so that players need not guess
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         self._video = stream
-        if self._reader.sound is not None and self._reader.sound.codec_context.codec.canonical_name in SOUND:
+        if _fits_mp4(self._reader.sound):
             self._sound = self._container.add_stream_from_template(self._reader.sound)
         for packet in self._early:
             self.write_sound(packet)
         self._early.clear()
+
+
+def _fits_mp4(sound: Any) -> bool:
+    if sound is None:
+        return False
+    codec = sound.codec_context.codec.canonical_name
+    return codec in SOUND and (codec != "mp3" or sound.codec_context.sample_rate >= LEAST_MP3_RATE)
 
 
 def _av():

@@ -105,6 +105,8 @@ def show_face(reading: Reading | None, number: int) -> list:
     """Number, crop, bars, and the map of the most probable expression."""
     if reading is None:
         return [None] * 6
+    if number >= len(reading.faces):  # of the photo before
+        return [gr.skip()] * 6
     face = reading.faces[number]
     return [
         number,
@@ -137,6 +139,8 @@ def verdict(face: Face, model: str) -> str:
 def show_map(reading: Reading | None, number: int | None, expression: str | None) -> list:
     if reading is None or number is None or expression is None:
         return [None, None]
+    if number >= len(reading.faces):  # of the photo before
+        return [gr.skip()] * 2
     face, explanation = reading.faces[number], reading.explanations[number]
     if expression in explanation.flat:
         words = f"No part of this face supports **{expression}**: the map is flat."

@@ -67,7 +67,7 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
         return nothing(error.message)
     faces = sorted({point.face for point in timeline.points})
     found = f"{timeline.frames:,} frames, {timeline.seconds:.1f} seconds, "
-    found += f"{len(faces)} face{'' if len(faces) == 1 else 's'}." if faces else "no face found."
+    found += f"{timeline.faces} face{'s' * (timeline.faces != 1)}." if timeline.faces else "no face found."
     return [
         found,
         gr.Video(str(out), visible=True),
@@ -75,7 +75,7 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
         gr.Column(visible=bool(faces)),
         gr.Radio(faces, value=faces[0] if faces else None, visible=len(faces) > 1),
         plot(timeline, faces[0]) if faces else None,
-        gr.DownloadButton(value=str(csv), visible=bool(faces)),
+        gr.DownloadButton(value=str(csv), visible=bool(timeline.faces)),
     ]
 
 

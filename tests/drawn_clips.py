@@ -47,6 +47,7 @@ def write_clip(
     seconds: Iterable[float] | None = None,
     codec: str | None = None,
     sound: str | None = None,
+    hertz: int = 48_000,
     rotation: int = 0,
     tick: Fraction = Fraction(1, 1000),
     pixel: Fraction = Fraction(1),
@@ -59,7 +60,8 @@ def write_clip(
         rate: Frames a second.
         seconds: The time of each frame where they are not even.
         codec: FFmpeg's name of an encoder (default: VP8 for webm, else H.264).
-        sound: Encoder of two seconds of a tone, or None.
+        sound: Encoder of a tone of 96,000 samples, or None.
+        hertz: Samples a second.
         rotation: Degrees counterclockwise that the player is told to turn the frames.
         tick: Unit of the frames' times in seconds.
         pixel: Width of a pixel over its height, as the player is told.
@@ -67,7 +69,7 @@ def write_clip(
     with av.open(str(path), "w") as file:
         video = file.add_stream(codec or ("libvpx" if path.suffix == ".webm" else "h264"), rate=rate)
         video.options = {"preset": "ultrafast"} if video.codec_context.name == "libx264" else {}
-        audio = file.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        audio = file.add_stream(sound, rate=hertz, layout="mono") if sound else None
         if rotation:
             video.set_display_rotation(rotation)
         times = iter(seconds) if seconds is not None else (i / rate for i in range(10**9))
@@ -84,8 +86,8 @@ def write_clip(
         if audio:
             tone = (np.sin(np.arange(96_000) / 20) * 8000).astype(np.int16)
             block = av.AudioFrame.from_ndarray(tone[None], "s16", "mono")
-            block.sample_rate, block.pts = 48_000, 0
-            resampler = av.AudioResampler(audio.format, audio.layout, 48_000, audio.frame_size)
+            block.sample_rate, block.pts = hertz, 0
+            resampler = av.AudioResampler(audio.format, audio.layout, hertz, audio.frame_size)
             for part in [*resampler.resample(block), *resampler.resample(None)]:
                 file.mux(audio.encode(part))
             file.mux(audio.encode(None))

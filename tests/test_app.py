@@ -32,7 +32,7 @@ from fer_zoo.recognizer import Face
 from fer_zoo.thresholds import sure_from
 from space.compare import OWN, compare, largest_face
 from space.live import read_frame
-from space.photo import Reading, analyse, save_numbers, save_picture, verdict
+from space.photo import Reading, analyse, save_numbers, save_picture, show_face, show_map, verdict
 from space.readers import FACE_SIZE, MODELS, read_photo, recognizer, uploaded
 from space.zoo import card
 from train.app_process import running_app
@@ -147,6 +147,12 @@ def test_doubt_is_said_with_what_to_do_then():
     assert "Unsure" not in verdict(sure, model)
     marked, plain = (draw_faces(Image.new("RGB", (99, 99)), [f]) for f in (unsure, sure))
     assert marked.tobytes() != plain.tobytes()
+
+
+def test_a_click_on_a_face_of_the_photo_before_changes_nothing(examples):
+    _, faces = read_photo(str(examples / "astronaut.jpg"), MODELS[0], whole=True)
+    reading = Reading("", True, MODELS[0], faces, [], 1.0)
+    assert show_face(reading, 3) == [gr.skip()] * 6 and show_map(reading, 3, "sad") == [gr.skip()] * 2
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -130,6 +130,25 @@ def test_what_cannot_be_written_gets_a_sentence(whole, tmp_path):
                 analyze_video(clip, whole, **kind)
 
 
+def test_what_is_no_file_is_left_alone_and_a_link_stays_one(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(3))
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(VideoError, match="no file, but a folder or a device"):
+            analyze_video(clip, whole, csv=tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "12:30.csv").touch()
+    (tmp_path / "link.csv").symlink_to("12:30.csv")
+    analyze_video(clip, whole, csv=tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "12:30.csv").stat().st_size > 100
+
+
+def test_a_name_with_a_colon_is_no_address(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    analyze_video(write_clip(tmp_path / "clip.mp4", moving(3)), whole, out="12:30.mp4")
+    assert len(decode(tmp_path / "12:30.mp4")) == 3
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path, kind):
     clip = write_clip(tmp_path / "clip.mp4", moving(30))

@@ -56,6 +56,7 @@ def test_a_folder_at_any_depth(predict, tmp_path):
     (tmp_path / "deep/photo.JPG").write_bytes(ASTRONAUT.read_bytes())
     Image.new("RGB", (60, 60)).save(tmp_path / "empty.png")
     (tmp_path / "notes.txt").write_text("no image, and not meant to be one")
+    (tmp_path / "deep/._photo.JPG").write_bytes(b"what macOS leaves beside a photo")
     code, out, err = predict(tmp_path)
     assert (code, err) == (0, "")
     first, second = out.splitlines()

@@ -166,6 +166,8 @@ def test_transparency_lies_over_neutral_gray(mode):
         (np.full((5, 4), 257 * 100, np.uint16), 100),
         (np.ones((5, 4), bool), 255),
         (np.full((5, 4, 3), 0.5, np.float32), 128),
+        (np.full((5, 4, 3), 1.0000001, np.float32), 255),
+        (np.full((5, 4), -1e-6), 0),
         (np.full((5, 4, 1), 7, np.uint8), 7),
         (np.full((5, 4, 4), 255, np.uint8), 255),
         (np.full((10, 8, 3), 9, np.uint8)[::2, ::2], 9),

@@ -223,8 +223,11 @@ def test_unknown_pooling_is_refused_or_applied(name):
         assert create(name, global_pool="max")(faces()).shape == (2, 7)
         assert create(name)(faces().repeat(1, 1, 2, 2)).shape == (2, 7)
     else:
+        assert create(name, num_classes=0, global_pool="")(faces()).ndim == 2
         with pytest.raises(ValueError, match="flattens"):
             create(name).reset_classifier(7, "avg")
+        with pytest.raises(ValueError, match="flattens"):
+            create(name, global_pool="avg")
 
 
 def test_fixed_kernels_are_never_trained_and_keep_the_image():

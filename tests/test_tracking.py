@@ -69,8 +69,14 @@ def test_a_short_gap_keeps_number_and_colour_and_a_long_one_does_not():
     assert tracker.update([], 0.5) == []
     [after] = tracker.update([face(20)], 1.0)
     assert (after.number, after.color) == (before.number, before.color)
+    assert tracker.update([], 1.5) == []
     [late] = tracker.update([face(20)], 2.1)
     assert late.number == 2 and late.color != before.color
+
+
+def test_frames_that_are_far_apart_keep_their_faces():
+    tracker = Tracker(max_gap=1.0)
+    assert [numbers(tracker, [face(0), face(300)], 60.0 * i) for i in range(3)] == [[1, 2]] * 3
 
 
 def test_a_face_that_moves_steadily_is_one_face_and_a_jump_another():

@@ -248,6 +248,7 @@ def main() -> None:
         "parts": source.parts,
         "model": model,
         "weights": _digest(recognizer, model),
+        "sure_from": recognizer.sure_from,
         "faces": type(recognizer.detector).__name__,
     }
     keep_config(args.out, settings, accelerator)

@@ -34,6 +34,7 @@ class FerCbam(FaceNet):
         img_size: Input height and width in pixels, multiples of 8.
         widths: Channels of the three blocks.
         hidden_size: Width of the hidden layer.
+        global_pool: "flatten" or "": features are flattened, not pooled.
         drop_rate: Dropout before and after the hidden layer.
     """
 
@@ -44,6 +45,7 @@ class FerCbam(FaceNet):
         img_size: int | tuple[int, int] = 48,
         widths: tuple[int, int, int] = (64, 128, 256),
         hidden_size: int = 512,
+        global_pool: str = "flatten",
         drop_rate: float = 0.5,
     ) -> None:
         stages = []
@@ -55,7 +57,8 @@ class FerCbam(FaceNet):
             stages.append(nn.Sequential(*convs, CbamModule(out_chs)))
             in_chs = out_chs
         height, width = to_2tuple(img_size)
-        head = FlattenHead(in_chs, (height // 4, width // 4), hidden_size, num_classes, drop_rate)
+        size = height // 4, width // 4
+        head = FlattenHead(in_chs, size, hidden_size, num_classes, drop_rate, global_pool)
         super().__init__(FixedKernels(), stages, head, widths, (1, 2, 4), num_classes, in_chans)
 
 

@@ -33,6 +33,7 @@ class FerCnn(FaceNet):
         widths: Channels of the three convolutions.
         hidden_size: Width of the hidden layer.
         kernels: Put the fixed kernel layer in front.
+        global_pool: "flatten" or "": features are flattened, not pooled.
         drop_rate: Dropout after each pool and before the classifier.
     """
 
@@ -44,6 +45,7 @@ class FerCnn(FaceNet):
         widths: tuple[int, int, int] = (32, 64, 128),
         hidden_size: int = 256,
         kernels: bool = False,
+        global_pool: str = "flatten",
         drop_rate: float = 0.25,
     ) -> None:
         stem = FixedKernels() if kernels else nn.Identity()
@@ -55,7 +57,8 @@ class FerCnn(FaceNet):
             stages.append(nn.Sequential(*pool, nn.Conv2d(in_chs, out_chs, 3, padding=1), nn.ReLU()))
             in_chs = out_chs
         height, width = to_2tuple(img_size)
-        head = FlattenHead(in_chs, (height // 4, width // 4), hidden_size, num_classes, drop_rate)
+        size = height // 4, width // 4
+        head = FlattenHead(in_chs, size, hidden_size, num_classes, drop_rate, global_pool)
         super().__init__(stem, stages, head, widths, (1, 2, 4), num_classes, in_chans)
 
 

@@ -75,10 +75,17 @@ class FlattenHead(nn.Module):
         hidden_size: Width of the hidden layer.
         num_classes: Width of the classifier; 0 for none.
         drop_rate: Dropout after the pool and before the classifier.
+        pool_type: "flatten" or "", since this head flattens.
     """
 
     def __init__(
-        self, in_chs: int, feat_size: tuple[int, int], hidden_size: int, num_classes: int, drop_rate: float
+        self,
+        in_chs: int,
+        feat_size: tuple[int, int],
+        hidden_size: int,
+        num_classes: int,
+        drop_rate: float,
+        pool_type: str = "flatten",
     ) -> None:
         super().__init__()
         self.num_features = hidden_size
@@ -88,7 +95,7 @@ class FlattenHead(nn.Module):
         self.hidden = nn.Linear(in_chs * (feat_size[0] // 2) * (feat_size[1] // 2), hidden_size)
         self.act = nn.ReLU()
         self.drop2 = nn.Dropout(drop_rate)
-        self.reset(num_classes)
+        self.reset(num_classes, pool_type)
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
         """Replaces the classifier; `pool_type` may be None, "" or "flatten", since this head flattens."""

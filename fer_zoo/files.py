@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# What a file that is open may answer, and does not give its name.
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
 
 
 @contextmanager
@@ -24,9 +28,12 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()  # what hinders it is said at once, and in the system's words
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
+        if str(error.filename) != str(temporary) and error.errno not in FULL:
+            raise  # of something else that failed in between
         raise failure(f"'{path}' cannot be written ({error.strerror or error}).") from error
     finally:
         with suppress(OSError):  # there may not even be a folder

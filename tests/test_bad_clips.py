@@ -149,7 +149,7 @@ def test_a_name_with_a_colon_is_no_address(whole, tmp_path, monkeypatch):
     assert len(decode(tmp_path / "12:30.mp4")) == 3
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, ConnectionResetError])
 def test_an_error_in_between_leaves_nothing_behind(whole, tmp_path, kind):
     clip = write_clip(tmp_path / "clip.mp4", moving(30))
 

@@ -27,8 +27,8 @@ from .thresholds import sure_from
 PREFERRED = (
     "fer_net.ferplus",
     "fer_cbam.ferplus",
-    "fer_resnet.fer2013",
     "fer_net.fer2013",
+    "fer_resnet.fer2013",
     "fer_net_tiny.fer2013",
     "fer_cbam.fer2013",
     "fer_kernel_cnn.fer2013",

@@ -155,6 +155,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
         ("fer_resnet", "student", {"teacher": ["a digest"]}),
         ("fer_cbam", "ferplus-full", {"labels": "ferplus", "start": "a digest"}),
         ("fer_net", "ferplus", {"labels": "ferplus", "start": "a digest"}),
+        ("fer_net", "student-again", {"teacher": ["a digest"], "start": "a digest"}),
     ],
 )
 def test_a_card_makes_what_a_training_needs_before_it(model, recipe, more):

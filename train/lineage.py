@@ -15,7 +15,7 @@ RECIPES = {
         "fer_kernel_cnn": "student",
         "fer_resnet": "taught",
         "fer_cbam": "strong-mix",
-        "fer_net": "student-quick",
+        "fer_net": "student-again",
         "fer_net_tiny": "student",
     },
     "ferplus": {
@@ -30,9 +30,15 @@ TEACHERS = {
     "student": (("fer_resnet", "strong-mix"), ("fer_cbam", "strong-mix"), ("fer_resnet", "taught")),
 }
 TEACHERS["student-quick"] = TEACHERS["student"]
+TEACHERS["student-again"] = (
+    ("fer_cbam", "strong-mix"),
+    ("fer_net_tiny", "student"),
+    ("fer_net", "student-quick"),
+    ("fer_cnn", "strong"),
+)
 
 # Recipes that go on with a run of the same network, and that run's recipe.
-STARTS = {"ferplus": "student-quick", "ferplus-full": "strong-mix"}
+STARTS = {"student-again": "student-quick", "ferplus": "student-quick", "ferplus-full": "strong-mix"}
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}

@@ -36,9 +36,20 @@ TEACHERS["student-again"] = (
     ("fer_net", "student-quick"),
     ("fer_cnn", "strong"),
 )
+TEACHERS["student-again-full"] = (
+    ("fer_cbam", "strong-mix"),
+    ("fer_net_tiny", "student"),
+    ("fer_net", "student-again"),
+    ("fer_cnn", "strong"),
+)
 
 # Recipes that go on with a run of the same network, and that run's recipe.
-STARTS = {"student-again": "student-quick", "ferplus": "student-quick", "ferplus-full": "strong-mix"}
+STARTS = {
+    "student-again": "student-quick",
+    "student-again-full": "strong-mix",
+    "ferplus": "student-quick",
+    "ferplus-full": "strong-mix",
+}
 
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}

@@ -122,7 +122,7 @@ def labels_of(run: dict) -> str:
 
 def judged(results: dict, split: str) -> dict:
     """A split's figures in a results file, against the labels that the weights learnt."""
-    return results["splits"][f"{split}_ferplus" if labels_of(results["run"]) == "ferplus" else split]
+    return results["splits"][ferplus.judging(split, labels_of(results["run"]))]
 
 
 def log_test_read(name: str, digest: str, accuracy: float, reason: str | None, folder: Path) -> None:

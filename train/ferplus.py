@@ -93,5 +93,10 @@ def parts(data: Fer2013, split: str, labels: str) -> dict[str, tuple[np.ndarray,
     seen = truth(data, split, labels)
     found = {key: (rows, data[split].labels) for key, rows in data.parts(split).items()}
     if labels == "ferplus":
-        found |= {f"{key}_ferplus": (rows & (seen >= 0), seen) for key, (rows, _) in found.items()}
+        found |= {judging(key, labels): (rows & (seen >= 0), seen) for key, (rows, _) in found.items()}
     return found
+
+
+def judging(key: str, labels: str) -> str:
+    """The one of `parts`, of a split or its clean half, by the very labels that were learnt."""
+    return f"{key}_ferplus" if labels == "ferplus" else key

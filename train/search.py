@@ -71,6 +71,10 @@ class Search:
     seeds: list[int]
     trials: list[Trial]
 
+    def change(self, trial: Trial) -> dict[str, object]:
+        """Keys of the recipe that differ from that of `recipe`."""
+        return {"epochs": self.epochs} | trial.change
+
 
 def load_search(file: Path) -> Search:
     """Reads and checks a search file.
@@ -84,7 +88,7 @@ def load_search(file: Path) -> Search:
         values = tomllib.loads(file.read_text())
         trials = [{"name": BASE}, *values.pop("trials")]
         search = Search(**values, trials=[Trial(**({"model": values["model"]} | trial)) for trial in trials])
-        changes = [{"epochs": search.epochs, **trial.change} for trial in search.trials]
+        changes = [search.change(trial) for trial in search.trials]
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise SearchError(f"{file} is not a search that can be read: {error}") from error
     if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
@@ -105,9 +109,8 @@ def steps(search: Search, out: Path, common: dict, teacher: list[Path]) -> list[
     found = []
     for number, trial in enumerate(search.trials):
         recipe = out / "recipes" / f"{number:02}.toml"
-        change = {"epochs": search.epochs} | trial.change
         lines = [f"# {trial.name}", f"base = {json.dumps(search.recipe)}"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in change.items()]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in search.change(trial).items()]
         write_atomic(recipe, "\n".join(lines) + "\n")
         for seed in search.seeds:
             options = common | {"model": trial.model, "recipe": recipe, "seed": seed}

@@ -113,8 +113,8 @@ def main() -> None:
     test = splits["test"]
     for name, digest, figures in zip(names, digests, [*test["seeds"], test["ensemble"]], strict=True):
         log_test_read(name, digest, figures["accuracy"], args.reason, args.results)
-    judge = "validation_clean_ferplus" if configs[0]["labels"] == "ferplus" else "validation_clean"
-    chosen = [figures["accuracy"] for figures in splits[judge]["seeds"]]
+    judge = splits[ferplus.judging("validation_clean", configs[0]["labels"])]
+    chosen = [figures["accuracy"] for figures in judge["seeds"]]
     results = {
         "model": f"{arch}.{args.tag}",
         "seeds": seeds,

@@ -19,9 +19,14 @@ test: $(VENV)/.dev
 verify: data-given $(VENV)/.dev
 	$(VENV)/bin/python train/verify.py --data "$(DATA)"
 
-# JOBS=6 trains six at a time on one GPU, SEEDS=1 one seed of each comparison in place of three
+# JOBS=6 trains six at a time on one GPU, SEEDS=1 one seed of each comparison in place of three,
+# ONLY=fer_cnn.fer2013 makes that file and what it comes from
 reproduce: data-given $(VENV)/.dev
-	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1) --seeds $(or $(SEEDS),3) $(if $(EPOCHS),--epochs $(EPOCHS))
+	$(VENV)/bin/python train/reproduce.py --data "$(DATA)" --jobs $(or $(JOBS),1) --seeds $(or $(SEEDS),3) \
+		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(ONLY),--only $(ONLY))
+
+# as the scripts look for it
+DATA ?= $(or $(FER2013),$(wildcard data/fer2013))
 
 data-given:
 	@test -n "$(DATA)" || { echo "Say where FER2013 is: make $(MAKECMDGOALS) DATA=path/to/fer2013" >&2; exit 2; }

@@ -1,17 +1,30 @@
 """The script that makes everything again, and the steps that it consists of."""
 
 import argparse
+import json
 import signal
 import threading
 
 import pytest
+from launch import run
 
 from train import lineage, reproduce
+from train.files import sha256
 from train.steps import Step, StepError, add_step_arguments, out_of_steps, run_all, step_options
 
 
+def runs_of(*tags: str, seeds: int = 1) -> list[tuple[str, str, int]]:
+    """Network, recipe and seed of what weights of such tags come from."""
+    return [
+        (model, recipe, seed)
+        for tag in tags
+        for model, recipe in lineage.RECIPES[tag].items()
+        for seed in range(seeds)
+    ]
+
+
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
-    rounds = reproduce.fit_rounds(tmp_path, {"paper": 1, "fer2013": 2, "ferplus": 1}, {})
+    rounds = reproduce.fit_rounds(tmp_path, runs_of("paper", "fer2013", "ferplus", seeds=2), {})
     steps = [step for fits in rounds for step in fits + reproduce.teacher_steps(tmp_path, fits, {})]
     assert len({step.name for step in steps}) == len(steps)
     fits = {step.options["out"]: step.options for step in steps if step.script == "fit.py"}
@@ -19,9 +32,8 @@ def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
         assert fits[tmp_path / f"{model}-{recipe}-1"]["recipe"] == recipe
     for model, recipe in lineage.RECIPES["ferplus"].items():
         assert fits[tmp_path / f"{model}-{recipe}-0"]["labels"] == "ferplus"
-    without = reproduce.fit_rounds(tmp_path, {"paper": 1, "fer2013": 2}, {})
+    without = reproduce.fit_rounds(tmp_path, runs_of("paper", "fer2013"), {})
     assert {step.options["labels"] for fits in without for step in fits} == {"fer2013"}
-    assert set(reproduce.study_step(tmp_path, {}).runs) <= set(fits)
     steps = reproduce.cv_steps(tmp_path, 2, {"epochs": 1})
     assert len({step.name for step in steps}) == len(steps) == 2 * 6 * 3
     words = steps[-1].command()
@@ -31,7 +43,7 @@ def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
 
 def test_what_a_training_needs_is_made_before_it(tmp_path):
     made = set()
-    for fits in reproduce.fit_rounds(tmp_path, dict.fromkeys(lineage.RECIPES, 2), {}):
+    for fits in reproduce.fit_rounds(tmp_path, runs_of(*lineage.RECIPES, seeds=2), {}):
         for step in reproduce.teacher_steps(tmp_path, fits, {}):
             assert step.runs and set(step.runs) <= made
             made.add(step.options["out"])
@@ -39,6 +51,37 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
             assert {step.options[key] for key in ("teacher", "start") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}
     assert tmp_path / "teacher-taught.parquet" in made
+
+
+def test_one_file_is_made_again_with_what_it_comes_from(few, tmp_path):
+    command = ("train/reproduce.py", "--only", "fer_resnet.fer2013", "--seeds", 1, "--data", few)
+    command += ("--epochs", 1, "--jobs", 2, "--out", tmp_path)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    runs = {file.parent.name for file in tmp_path.glob("*/result.json")}
+    assert runs == {"fer_resnet-strong-mix-0", "fer_cbam-strong-mix-0", "fer_resnet-taught-0"}
+    scored = json.loads((tmp_path / "results" / "fer_resnet.fer2013.json").read_text())
+    assert scored["sha256"] == sha256(tmp_path / "weights" / "fer_resnet.fer2013.safetensors")
+    row = next(line for line in done.stdout.splitlines() if line.startswith("fer_resnet.fer2013"))
+    assert row.split()[2] == f"{scored['splits']['test']['accuracy']:.2f}"
+    reads = tmp_path / "results" / "test_reads.jsonl"
+    assert len(reads.read_text().splitlines()) == 1
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout and len(reads.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("fer_cn.fer2013", "invalid choice: 'fer_cn.fer2013'"),
+        ("fer_net.ferplus", "error: this source of FER2013 has no column ferplus"),
+    ],
+)
+def test_what_cannot_be_made_is_said_before_a_training(called, tmp_path, capsys, name, says):
+    assert called(reproduce, "--only", name, "--out", tmp_path / "out") == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_rehearsal_has_a_folder_of_its_own():

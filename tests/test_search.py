@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from launch import ROOT, run
 
-from train import cards, flagship
+from train import cards, flagship, lineage
 from train.evaluate import RESULTS_DIR
 from train.networks import NetworkError, create_network
 from train.recipe import RecipeError, load_recipe, without_seed
@@ -109,8 +108,8 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     (tmp_path / "test_reads.jsonl").write_text("".join(json.dumps(read) + "\n" for read in reads))
     alone = cards.card(results)
     assert "Test was read once for this file and once for earlier ones of its name" in " ".join(alone.split())
-    assert "seeds" not in alone and "What was tried" not in alone and "FER+" not in alone
-    assert "--recipe strong --seed 0 --epochs 20" in alone  # fewer than the recipe's
+    assert "seeds:" not in alone and "What was tried" not in alone and "FER+" not in alone
+    assert "python train/reproduce.py --only fer_cnn.fer2013 --seeds 1 --data" in alone
 
     row = {"mean": split, "sd": split | {"accuracy": 0.25}, "ensemble": split | {"accuracy": 75.5}}
     flagship_recipe = dataclasses.asdict(load_recipe("flagship"))
@@ -133,66 +132,27 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
     assert "| base | 61.00 | +0.00 | 1.500 | +0.000 | 1,000 | 0.500 | 1.2 | 3 |" in card
     assert "clean test, FER+ majority" in card
-    options = "--data path/to/fer2013 --labels ferplus --out runs/fer_cnn-flagship-0"
-    assert f"--recipe flagship --seed 0 {options}\n" in card
-    config["teacher"] = ["a digest"]
-    taught = cards.card(results)
-    assert "train/flagship.py" in taught and "2 seeds" not in taught  # they had no teacher
-    config |= {"labels": "fer2013", "recipe_name": "taught"}
-    config["recipe"] = dataclasses.asdict(load_recipe("taught"))
-    commands = cards.card(results)
-    made = [
-        commands.index("--model fer_cbam --recipe strong-mix --seed 0 --epochs 30"),
-        commands.index("train/teacher.py"),
-        commands.index("--teacher runs/teacher-taught.parquet"),
+    assert "train/flagship.py" in card
+    config |= {"teacher": ["a digest"], "recipe_name": "strong"}
+    assert "2 seeds" not in cards.card(results)  # they had no teacher
+
+
+@pytest.mark.parametrize("results", cards.load_results(), ids=lambda results: results["model"])
+def test_a_card_names_what_a_file_comes_from(results):
+    """Its run is the one that `train/reproduce.py` would make."""
+    model, _, tag = results["model"].partition(".")
+    config, recipe = results["run"]["config"], lineage.RECIPES[tag][model]
+    assert config.get("recipe_name", recipe) == recipe
+    assert config["recipe"]["epochs"] == lineage.epochs(model, recipe)
+    assert bool(config.get("teacher")) == (recipe in lineage.TEACHERS)
+    assert bool(config.get("start")) == bool(lineage.start(model, recipe))
+    text = cards.card(results)
+    assert f"train/reproduce.py --only {results['model']}" in text
+    places = [
+        text.index(f"`{name}` by [{recipe}](../train/recipes/{recipe}.toml)")
+        for name, recipe in (*lineage.needs(model, recipe), (model, recipe))
     ]
-    assert sorted(made) == made
-
-
-@pytest.mark.parametrize(
-    ("model", "recipe", "more"),
-    [
-        ("fer_resnet", "student", {"teacher": ["a digest"]}),
-        ("fer_cbam", "ferplus-full", {"labels": "ferplus", "start": "a digest"}),
-        ("fer_net", "ferplus", {"labels": "ferplus", "start": "a digest"}),
-        ("fer_net", "student-again", {"teacher": ["a digest"], "start": "a digest"}),
-    ],
-)
-def test_a_card_makes_what_a_training_needs_before_it(model, recipe, more):
-    """No command is there twice, and none before what it needs."""
-    results = json.loads((RESULTS_DIR / f"{model}.fer2013.json").read_text())
-    splits = results["splits"]
-    config = results["run"]["config"] | {"hardware": "1 x x86_64 CPU, 2 threads"}
-    splits["test_clean_ferplus"] = splits["test_clean"]
-    results["run"]["config"] = config | {"recipe_name": recipe, "teacher": None} | more
-    results["run"]["config"]["recipe"] = dataclasses.asdict(load_recipe(recipe))
-    card = cards.card(results)
-    assert "Its own training, the last of these," in card
-    starts = ("accelerate launch", "python train/", "ACCELERATE_USE_CPU=true torchrun")
-    lines = [line for line in card.splitlines() if line.startswith(starts)]
-    assert len(set(lines)) == len(lines)
-    made, fits = set(), []
-    for words in map(str.split, lines):
-        options = {key: value for key, value in pairwise(words) if key.startswith("--")}
-        written = {options[key] for key in ("--out", "--folder", "--results") if key in options}
-        needed = {word for word in words if word.startswith("runs/")} - written
-        assert needed <= made, words
-        made |= written
-        if "train/fit.py" in words:
-            made.add(f"runs/{options['--model']}-{options['--recipe']}-{options['--seed']}")
-            fits.append(options)
-        if "train/package.py" in words:
-            made.add(f"{options['--folder']}/{model}.{options['--tag']}.safetensors")
-        # else it would write over the zoo's own weights and figures
-        assert ("--folder" in options) == ("train/package.py" in words)
-        assert ("--results" in options) == ("train/evaluate.py" in words)
-    assert fits[-1]["--recipe"] == recipe
-    # fer_net's own weights come from two processes, and so does what starts from them
-    two = [line for line in lines if "torchrun --nproc_per_node 2" in line]
-    assert [line.count("--model fer_net --recipe student-quick") for line in two] == [1] * (
-        model == "fer_net"
-    )
-    assert all((kind in fits[-1]) == (kind[2:] in more) for kind in ("--teacher", "--labels", "--start"))
+    assert places == sorted(places)
 
 
 @pytest.mark.long

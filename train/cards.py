@@ -11,8 +11,8 @@ import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import RESULTS_DIR, TEST_READS, judged, labels_of
-from train.lineage import PROCESSES, RECIPES, TEACHERS, epochs, needs, run_name, start
-from train.recipe import Recipe, load_recipe, settings_of, without_seed
+from train.lineage import RECIPES, needs
+from train.recipe import Recipe, settings_of, without_seed
 from train.search import table as search_table
 
 # What is to be known of a recipe.
@@ -54,8 +54,6 @@ ANNOTATORS = (
     "about 65 % of the images\n(Goodfellow et al. 2013, arXiv:1307.0414)"
 )
 VOTERS = "most of FER+'s ten\nannotators called by these seven words, and those often disagreed"
-
-AGAIN = "runs/again"  # where a card's command puts the weight file and its figures
 
 CARD = """\
 # {model}
@@ -113,7 +111,8 @@ medical and safety reasons (AI Act, Art. 5(1)(f)). Do not base decisions about p
 {command}
 ```
 
-{training} took {minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
+In one process it trains {trainings}. Stopped and started again, it goes on where it was. {training} took
+{minutes:.0f} minutes on {hardware} ({speed:,.0f} images/s, {precision}), torch {torch}.
 Seed {seed}, {dropout}, commit `{git}`.
 
 ## Licence
@@ -197,83 +196,46 @@ def card(results: dict) -> str:
         ),
         missed=_missed(results),
         tried=_tried(arch) if tag == "fer2013" else "",
-        command=_command(arch, tag, recipe, config, calibrated=results["temperature"] != 1),
+        command=_command(arch, tag, recipe, config["recipe"]["seed"]),
+        trainings=_trainings(arch, recipe),
         best=result["best"]["epoch"],
         epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
-        training="Its own training, the last of these," if led_up_to else "The training",
+        training="The last" if led_up_to else "That",
         its="its own" if led_up_to else "the",
         validation=validation,
         annotators=VOTERS if votes else ANNOTATORS,
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
-        hardware=config["hardware"],
+        hardware=_hardware(config["hardware"]),
         speed=_seen(config["recipe"], result) / result["train_seconds"],
         torch=config["versions"]["torch"],
         git=config["git"],
     )
 
 
-def _command(arch: str, tag: str, recipe: str, config: dict, calibrated: bool) -> str:
+def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
     """What makes the weight file again."""
-    data = "--data path/to/fer2013"
-    if config.get("teacher") and recipe not in TEACHERS:  # whose making takes more than a few lines
-        return f"python train/flagship.py {data}"
-    seed = config["recipe"]["seed"]
-    out = f"runs/{run_name(arch, recipe, seed)}"
-    launcher = _launcher(config["hardware"])
-    lines = []
-    for run in needs(arch, recipe):
-        lines += _training(*run, epochs(*run), 0, data, _launcher_of(*run))
-    more = ""
-    if config.get("labels") == "ferplus":
-        more = f" --labels ferplus --out {out}"
-    # into a folder of its own: the zoo's weights and figures stay
-    evaluate = f"python train/evaluate.py --model {AGAIN}/{arch}.{tag}.safetensors --results {AGAIN}"
-    lines += [
-        *_training(arch, recipe, config["recipe"]["epochs"], seed, data + more, launcher),
-        f"python train/package.py {out} --tag {tag} --folder {AGAIN}" + (f" {data}" if calibrated else ""),
-        f"{evaluate} --split validation {data}",
-        f"{evaluate} --split test {data}",
+    if RECIPES[tag].get(arch) != recipe:
+        return "python train/flagship.py --data path/to/fer2013"
+    best = f" --seeds {seed + 1}" if tag == "fer2013" else ""
+    return f"python train/reproduce.py --only {arch}.{tag}{best} --data path/to/fer2013"
+
+
+def _trainings(arch: str, recipe: str) -> str:
+    """What a file comes from, in order."""
+    runs = [
+        f"`{model}` by [{name}](../train/recipes/{name}.toml)"
+        for model, name in (*needs(arch, recipe), (arch, recipe))
     ]
-    return "\n".join(dict.fromkeys(lines))  # one teacher may teach several
+    return ", ".join(runs)
 
 
-def _launcher_of(arch: str, recipe: str) -> str:
-    """What starts such a run as the published file's was, where it is that of one."""
-    for tag, recipes in RECIPES.items():
-        file = RESULTS_DIR / f"{arch}.{tag}.json"
-        if recipes.get(arch) == recipe and file.exists():
-            return _launcher(json.loads(file.read_text())["run"]["config"]["hardware"])
-    return _launcher(f"{PROCESSES.get((arch, recipe), 1)} x CPU, 1 thread")
-
-
-def _launcher(hardware: str) -> str:
-    """What starts a script on as many devices as a run had: BatchNorm on CPUs depends on how many."""
-    count, _, device = hardware.partition(" x ")
-    if count == "1":
-        return "accelerate launch"
-    if "thread" not in device:
-        return f"accelerate launch --num_processes {count}"
-    # accelerate launch starts one process only on a CPU; without -- torchrun takes --start for its own
-    return f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {count} --"
-
-
-def _training(arch: str, recipe: str, epochs: int, seed: int, options: str, launcher: str) -> list[str]:
-    """A run's own command, and that of its teacher."""
-    lines, more = [], ""
-    if epochs != load_recipe(recipe).epochs:
-        more += f" --epochs {epochs}"
-    if recipe in TEACHERS:
-        runs = " ".join(f"runs/{run_name(*run)}" for run in TEACHERS[recipe])
-        file = f"runs/teacher-{recipe}.parquet"
-        lines.append(f"python train/teacher.py {runs} --out {file} --data path/to/fer2013")
-        more += f" --teacher {file}"
-    if first := start(arch, recipe):
-        more += f" --start runs/{run_name(*first)}"
-    fit = f"{launcher} train/fit.py --model {arch} --recipe {recipe} --seed {seed}"
-    return [*lines, f"{fit}{more} {options}"]
+def _hardware(name: str) -> str:
+    count, _, device = name.partition(" x ")
+    local = count != "1" and "thread" in device  # on GPUs BatchNorm is synchronised
+    return name + (", each process with BatchNorm of its own share of a batch" if local else "")
 
 
 def _seen(recipe: dict, result: dict) -> int:

@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train.cli import create_parser, load_data, run
 from train.cv import PREDICTIONS
 from train.ferplus import votes_of
-from train.lineage import RECIPES
+from train.lineage import RECIPES, STARTS
 from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
 CBAM = "fer_cbam"
-RECIPE = {MODEL: "flagship", TINY: "flagship-tiny", CBAM: RECIPES["fer2013"][CBAM]}
-STUDENT = {MODEL: "flagship-student", TINY: "flagship-tiny"}
 FERPLUS = RECIPES["ferplus"]
+RECIPE = {MODEL: "flagship", TINY: "flagship-tiny", CBAM: STARTS[FERPLUS[CBAM]]}
+STUDENT = {MODEL: "flagship-student", TINY: "flagship-tiny"}
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
 
 

@@ -54,9 +54,6 @@ STARTS = {
 # Trainings of fewer epochs than their recipe's, for want of time.
 SHORTER = {("fer_cbam", "strong-mix"): 30}
 
-# Trainings that several processes shared on a CPU, where each has BatchNorm's mean of its own images.
-PROCESSES = {("fer_net", "student-quick"): 2}
-
 
 def run_name(model: str, recipe: str, seed: int = 0) -> str:
     """What the directory of such a run is called, in the folder of all runs."""

@@ -3,6 +3,7 @@
     make reproduce DATA=path/to/fer2013
     python train/reproduce.py --data SOURCE --jobs 6        # six trainings side by side on one GPU
     python train/reproduce.py --data SOURCE --epochs 1      # a rehearsal
+    python train/reproduce.py --data SOURCE --only fer_net.fer2013 --seeds 1    # one file and its lineage
 
 All of it lands in one folder, the packaged files of the zoo are not touched. Stopped and started again, it
 goes on where it was. Its accuracies are printed beside the published ones; robustness and mean Grad-CAMs,
@@ -20,6 +21,7 @@ from train import controls, studies
 from train.claims import BEST
 from train.cli import create_parser, load_data, run
 from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read, judged
+from train.ferplus import votes_of
 from train.files import sha256
 from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
@@ -41,21 +43,17 @@ def cv_steps(out: Path, seeds: int, common: dict) -> list[Step]:
     return steps
 
 
-def fit_rounds(out: Path, seeds: dict[str, int], common: dict) -> list[list[Step]]:
-    """The weights, what teaches them, and the side studies; each round needs those before it.
+def fit_rounds(out: Path, wanted: list[tuple[str, str, int]], common: dict) -> list[list[Step]]:
+    """Trainings, those that they go on from, and those that teach them; each round needs those before it.
 
     Args:
         out: The folder.
-        seeds: How many, by tag of the weights.
+        wanted: Network, recipe and seed.
         common: Options of every training.
     """
-    wanted = [(model, name, 0) for model in studies.MODELS for name in studies.RECIPES]
-    for tag, count in seeds.items():
-        for model, recipe in RECIPES[tag].items():
-            wanted += [(*run, 0) for run in needs(model, recipe)]
-            wanted += [(model, recipe, seed) for seed in range(count)]
+    runs = [(*run, 0) for model, recipe, _ in wanted for run in needs(model, recipe)] + wanted
     rounds: list[list[Step]] = []
-    for model, recipe, seed in dict.fromkeys(wanted):
+    for model, recipe, seed in dict.fromkeys(runs):
         place = _depth(model, recipe)
         rounds += [[] for _ in range(place + 1 - len(rounds))]
         rounds[place].append(_fit(out, model, recipe, seed, common))
@@ -159,60 +157,78 @@ def table(out: Path) -> str:
     return "\n".join(lines)
 
 
+def measure(out: Path, seeds: int, voted: bool, data: dict, common: dict) -> None:
+    """All figures but those of the weight files' own accuracy."""
+    logs, results = out / "logs", out / "results"
+    summaries = [out / f"cv-paper-{seed}" for seed in range(seeds)]
+    models = [*MODELS, *controls.__all__]
+    steps = [
+        Step(folder.name, "cv.py", {"model": models, "seed": seed, "folds": FOLDS, "out": folder} | common)
+        for seed, folder in enumerate(summaries)
+    ]
+    of_all = {"weights": out / "weights"} | data
+    of_one = {"model": out / "weights" / f"{BEST}.paper.safetensors"} | data
+    steps += [
+        study_step(out, data),
+        Step("audit", "audit.py", {"out": results / "audit.json"} | data),
+        Step("compare", "compare.py", {"results": results}, tuple(summaries)),
+        # the last two want more of the data than labels: the votes of FER+, and faces with eyes and a mouth
+        Step("thresholds", "threshold.py", {"out": results / "thresholds.json"} | of_all),
+        Step("robustness", "robustness.py", {"out": results / "robustness.json"} | of_all),
+        Step("mean-gradcam", "mean_gradcam.py", {"out": results / "mean-gradcam.json"} | of_one),
+    ]
+    run_all([step for step in steps if voted or step.name != "robustness"], 1, logs)
+
+
 def main() -> None:
     parser = create_parser(__doc__)
     add_step_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3, help="of every comparison (default: %(default)s)")
+    names = [f"{model}.{tag}" for tag, recipes in RECIPES.items() for model in recipes]
+    parser.add_argument("--only", choices=names, metavar="FILE", help="one weight file: %(choices)s")
     args = parser.parse_args()
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {args.seeds}")
     out = out_of_steps(args, "reproduce")
     logs = out / "logs"
     data, common = step_options(args)
-    voted = {"train", "validation", "test"} <= load_data(args, strict=False).votes.keys()
-    seeds = {"paper": 1, "fer2013": args.seeds}
-    if voted:
-        seeds["ferplus"] = 1
-    else:
+    source = load_data(args, strict=False)
+    voted = {"train", "validation", "test"} <= source.votes.keys()
+    if args.only:
+        names = [args.only]
+        if args.only.endswith(".ferplus"):
+            votes_of(source, "train")  # said now, not after its first training
+    elif not voted:
         print(
             "robustness and the .ferplus weights will be left out: this source of FER2013 has no column "
             "ferplus with FER+'s votes"
         )
+        names = [name for name in names if not name.endswith(".ferplus")]
+    runs = {}  # by network and tag
+    for name in names:
+        model, _, tag = name.partition(".")
+        seeds = args.seeds if tag == "fer2013" else 1
+        runs[model, tag] = [(model, RECIPES[tag][model], seed) for seed in range(seeds)]
+    wanted = [run for several in runs.values() for run in several]
 
-    first, *later = fit_rounds(out, seeds, common)
-    run_all(first + cv_steps(out, args.seeds, common), args.jobs, logs)
+    others = []
+    if not args.only:
+        wanted += [(model, recipe, 0) for model in studies.MODELS for recipe in studies.RECIPES]
+        others = cv_steps(out, args.seeds, common)
+    first, *later = fit_rounds(out, wanted, common)
+    run_all(first + others, args.jobs, logs)
     for fits in later:
         run_all(teacher_steps(out, fits, data), 1, logs)
         run_all(fits, args.jobs, logs)
-    summaries = []
-    for seed in range(args.seeds):
-        summaries.append(out / f"cv-paper-{seed}")
-        options = {"model": [*MODELS, *controls.__all__], "seed": seed, "folds": FOLDS, "out": summaries[-1]}
-        run_all([Step(f"cv-paper-{seed}", "cv.py", options | common)], 1, logs)
     for folder in ("weights", "results"):
         (out / folder).mkdir(exist_ok=True)
-    for tag, count in seeds.items():
-        for model, recipe in RECIPES[tag].items():
-            runs = [out / run_name(model, recipe, seed) for seed in range(count)]
-            make_weights(out, model, tag, data, runs, logs)
-            score_seeds(out, model, tag, data, runs, logs)
-    run_all([study_step(out, data)], 1, logs)
-    results, weights = out / "results", out / "weights"
-    steps = [
-        Step("audit", "audit.py", {"out": results / "audit.json"} | data),
-        Step("compare", "compare.py", {"results": results}, tuple(summaries)),
-    ]
-    run_all(steps, 1, logs)
+    for (model, tag), several in runs.items():
+        folders = [out / run_name(*run) for run in several]
+        make_weights(out, model, tag, data, folders, logs)
+        score_seeds(out, model, tag, data, folders, logs)
     print(table(out))
-    # the last two want more of the data than labels: the votes of FER+, and faces with eyes and a mouth
-    of_all = {"weights": weights} | data
-    of_one = {"model": weights / f"{BEST}.paper.safetensors"} | data
-    steps = [
-        Step("thresholds", "threshold.py", {"out": results / "thresholds.json"} | of_all),
-        Step("robustness", "robustness.py", {"out": results / "robustness.json"} | of_all),
-        Step("mean-gradcam", "mean_gradcam.py", {"out": results / "mean-gradcam.json"} | of_one),
-    ]
-    run_all([step for step in steps if voted or step.name != "robustness"], 1, logs)
+    if not args.only:
+        measure(out, args.seeds, voted, data, common)
 
 
 if __name__ == "__main__":

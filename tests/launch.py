@@ -13,14 +13,15 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HU
 # A shell's background job ignores Ctrl-C, and hands that on to its children.
 STOP = """
 import os, signal
-from train.run_dir import RunDir
+import train.engine, train.run_dir
 
-def save(self, *args, saved=RunDir.save):
-    saved(self, *args)
-    if str(self.path) == {run_dir!r}:
+def stopping(*args, called={within}):
+    done = called(*args)
+    if os.path.exists({checkpoint!r}):
         os.kill(os.getpid(), {how})
+    return done
 
-RunDir.save = save
+{within} = stopping
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
@@ -55,11 +56,17 @@ def after(code: str, args: tuple) -> tuple:
     return ("-c", f"{code}\n{script}", *args)
 
 
-def interrupt(args: tuple, run_dir: Path, how: signal.Signals) -> subprocess.CompletedProcess:
-    """Runs a training that sends itself a signal once the first checkpoint of `run_dir` is there."""
-    code = STOP.format(run_dir=str(run_dir), how=int(how))
+def interrupt(
+    args: tuple, run_dir: Path, how: signal.Signals, within: str = "train.run_dir.RunDir.save"
+) -> subprocess.CompletedProcess:
+    """Runs a training that sends itself a signal once the first checkpoint of `run_dir` is there.
+
+    It does so at the end of the function `within`: that of its save, of its next batch, ...
+    """
+    checkpoint = run_dir / "checkpoint-0001"
+    code = STOP.format(checkpoint=str(checkpoint), how=int(how), within=within)
     done = run(*after(code, args))
-    assert (run_dir / "checkpoint-0001").exists(), done.stderr
+    assert checkpoint.exists(), done.stderr
     return done
 
 

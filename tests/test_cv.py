@@ -30,12 +30,13 @@ from train.run_dir import WEIGHTS
 
 REAL = ROOT.parent / "shared" / "fer2013"
 
-# Nothing that differs between one process and two: dropout has a state of its own in each.
+# Nothing that differs between one process and two: dropout has a state of its own in each. Of an odd batch
+# two processes hold unequal shares.
 EXACT = """
 precision = "fp32"
 drop_rate = 0.0
 epochs = 2
-batch_size = 50
+batch_size = 51
 optimizer = "sgd"
 lr = 0.05
 label_smoothing = 0.1
@@ -105,16 +106,24 @@ def test_no_two_folds_of_fer2013_share_an_image():
     assert sum(map(len, parts)) == len(set(hashes)) == 28_709 - 1_236
 
 
-def test_the_bare_command(tmp_path):
-    """fer_cbam, recipe paper, 3 folds, data from $FER2013: exactly what the README says."""
-    data = write_parquet(tmp_path / "fer2013", draw(per_class=3))
+@pytest.mark.parametrize("place", ["$FER2013", "data/fer2013"])
+def test_the_bare_command(tmp_path, place):
+    """fer_cbam, recipe paper, 3 folds: exactly what the README says."""
+    (tmp_path / "data").mkdir()
+    data = write_parquet(tmp_path / "data" / "fer2013", draw(per_class=3))
+    where = {}
+    if place == "$FER2013":
+        data = data.rename(tmp_path / "elsewhere")
+        where = {"FER2013": str(data)}
     launcher = Path(sys.executable).with_name("accelerate")
     # relative to here are its default --out and data/fer2013
     (tmp_path / "train").symlink_to(ROOT / "train")
     done = subprocess.run(
         [launcher, "launch", "train/cv.py"],
         cwd=tmp_path,
-        env=ENV | {"FER2013": str(data), "PYTHONPATH": str(ROOT)},
+        env={key: value for key, value in ENV.items() if key != "FER2013"}
+        | where
+        | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=280,
@@ -232,7 +241,7 @@ def test_two_processes_are_as_accurate_as_one(source, tmp_path):
         assert correct == pytest.approx(round(correct), abs=1e-3)  # over exactly n images
     error = 100 * np.sqrt(0.25 / 279)
     assert accuracy.keys() == {"1", "2"} and accuracy["1"] > 50
-    assert abs(accuracy["1"] - accuracy["2"]) <= 3 * error, accuracy
+    assert abs(accuracy["1"] - accuracy["2"]) <= error, accuracy
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def test_every_recipe_loads(name):
     ("text", "says"),
     [
         ("epoch = 3", "did you mean 'epochs'"),
+        ("learning_rat = 0.1", "did you mean 'lr'"),
+        ("degrees = nan", "degrees must be finite, not nan"),
+        ("crop_scale = [0.5, inf]", "crop_scale must be finite, not inf"),
         ('lr = "fast"', "lr must be a number"),
         ("lr = true", "lr must be a number"),
         ("class_weights = 1", "class_weights must be true or false"),

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from drawn_fer2013 import draw
+from PIL import Image
 from timm.layers.cbam import CbamModule
 
 import train.fit
@@ -221,6 +222,18 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
         "paper-l2": one("paper-l2", loss=losses[1]),
         "paper-weights": one("paper-weights", recall=disgust),
     }
+
+
+def test_a_gallery_is_drawn_of_the_test_split(called, tmp_path, capsys):
+    file = tmp_path / "gallery.png"
+    assert not called(report, "--gallery", file, "--model", "fer_cnn.fer2013")
+    assert f"written: {file}" in capsys.readouterr().out
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=2) > 30).mean() > 0.01  # heat maps are colourful
+    before = file.read_bytes()
+    assert called(report, "--gallery", file, "--model", "fer_cmn.fer2013") == 2
+    assert "fer_cnn" in capsys.readouterr().err and file.read_bytes() == before
 
 
 @pytest.mark.parametrize(

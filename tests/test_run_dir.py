@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from launch import after, fit_args, interrupt, run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import train.cli
 import train.fit
@@ -73,6 +73,14 @@ def test_a_damaged_checkpoint_is_refused(source, tmp_path, harm):
         shutil.rmtree(checkpoint)
         shutil.copytree(max(other.glob("checkpoint-????")), checkpoint)
     assert says in refusal(run(*fit_args(source, out)))
+
+
+def test_weights_that_the_run_did_not_write_are_refused(source, tmp_path):
+    args = fit_args(source, tmp_path, epochs=1)
+    assert run(*args).returncode == 0
+    state = load_file(tmp_path / WEIGHTS)
+    save_file({key: value + 1 for key, value in state.items()}, tmp_path / WEIGHTS)
+    assert "is not the file that the run wrote" in refusal(run(*args))
 
 
 def test_a_run_that_never_came_to_a_checkpoint_may_be_tried_otherwise(source, tmp_path):

@@ -119,10 +119,13 @@ def test_a_run_of_before_a_setting_was_known_is_the_same_run(source, finished):
         file.write_text(content)
 
 
-def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp_path):
+@pytest.mark.parametrize("within", ["engine.augment", "run_dir.sha256", "run_dir.RunDir.save"])
+def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp_path, within):
+    """In an epoch, in the middle of a checkpoint's files, and behind them."""
     out = tmp_path / "killed"
     args = fit_args(source, out, "--recipe", recipe)
-    interrupt(args, out, signal.SIGKILL)
+    assert interrupt(args, out, signal.SIGKILL, f"train.{within}").returncode == -signal.SIGKILL
+    assert bool(list(out.glob("checkpoint-*.tmp"))) == (within == "run_dir.sha256")
     done = run(*args)
     assert done.returncode == 0, done.stderr
     assert "resuming" in done.stdout
@@ -206,6 +209,8 @@ def test_the_first_epochs_may_see_smaller_images(source, tmp_path, monkeypatch):
 def test_out_of_memory_names_the_batch_size_to_try():
     with pytest.raises(RunError, match="try --batch-size 64"), out_of_memory(128):
         torch.empty(1 << 60, dtype=torch.uint8)
+    with pytest.raises(RunError, match="try --batch-size 1"), out_of_memory(2):
+        raise MemoryError
     with pytest.raises(RunError, match="try a smaller --input-size"), out_of_memory(1):
         raise torch.OutOfMemoryError("as a GPU says it")
     with pytest.raises(RuntimeError, match="shape"), out_of_memory(128):

@@ -32,7 +32,7 @@ from train.dataset import Fer2013
 from train.engine import predict
 from train.files import write_atomic
 from train.fit import train_model
-from train.hardware import create_accelerator
+from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
 from train.recipe import Recipe, settings_of
 from train.run_dir import RunError, changed, finished
@@ -122,7 +122,8 @@ def train_fold(
         return
     rows = np.flatnonzero(held_out)
     images = torch.from_numpy(train.images[rows]).unsqueeze(1).to(accelerator.device)
-    logits = predict(model.to(accelerator.device), images, accelerator).cpu()
+    with out_of_memory(recipe.batch_size):
+        logits = predict(model.to(accelerator.device), images, accelerator).cpu()
     if accelerator.is_main_process:
         probs = logits.softmax(1).numpy()
         write_probabilities(file, rows, train[rows], probs, fold=np.full(len(rows), fold))

@@ -78,8 +78,9 @@ def out_of_memory(batch_size: int) -> Iterator[None]:
     """Turns the allocators' errors into one sentence with the batch size to try."""
     try:
         yield
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:  # the CPU's allocator has no class of its own
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not full and "can't allocate memory" not in str(error):
             raise
         less = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --input-size or model"
         raise RunError(f"out of memory at a batch size of {batch_size}: try {less}") from error

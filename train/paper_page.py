@@ -13,6 +13,7 @@ from train.claims import (
     load,
     load_if_run,
 )
+from train.summary import precisions
 
 PAGE = """\
 # The course paper, checked
@@ -69,7 +70,7 @@ COMPARED = """
 
 Does an idea help, at equal budget? Accuracy over the same folds and seeds, in points, with the 95 %
 interval of the corrected resampled t-test ([figures](results/compare-paper.json), by
-`python train/compare.py`). The intervals are not corrected for the number of pairs.
+`python train/compare.py`). The intervals are not corrected for the number of pairs.{precisions}
 
 {answers}
 {table}"""
@@ -173,6 +174,7 @@ def _compared() -> str:
     return COMPARED.format(
         answers="\n".join(judge_pair(idea, *pair) for idea, pair in OPEN.items()),
         table=_pairs(load_if_run("compare-paper")),
+        precisions="\n" + mixed if (mixed := precisions(load("cv-paper"))) else "",
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from timm.optim import list_optimizers
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("auto", "bf16", "fp32")
+ALIASES = {"learning_rate": "lr", "dropout": "drop_rate", "stochastic_depth": "drop_path_rate"}
 
 
 class RecipeError(ValueError):
@@ -162,7 +164,9 @@ def load_recipe(name: str, /, **overrides: object) -> Recipe:
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     for key, value in values.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
+            near = [
+                ALIASES.get(name, name) for name in difflib.get_close_matches(key, [*fields, *ALIASES], 1)
+            ]
             hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(fields)}"
             raise RecipeError(f"{path.name} has an unknown key {key!r}: {hint}")
         values[key] = _typed(key, value, fields[key].default)
@@ -198,6 +202,8 @@ def _typed(key: str, value: object, default: object) -> object:
         return tuple(_typed(key, part, 0.0) for part in value)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is float and type(value) is float and not math.isfinite(value):
+        raise RecipeError(f"{key} must be finite, not {value}")
     if type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         wanted = f"{len(default)} numbers" if kind is tuple else names[kind]

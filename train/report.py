@@ -27,7 +27,7 @@ from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_
 from train.files import write_atomic
 from train.gallery import draw_gallery
 from train.paper_page import load_maps, load_studies, page, study_curves
-from train.summary import cells, curves_of
+from train.summary import cells, curves_of, precisions
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARDS_DIR = RESULTS_DIR.parent
@@ -130,6 +130,8 @@ def cv_table() -> str:
     ]
     for name, model in summary["models"].items():
         rows.append(f"| `{name}` | {' | '.join(cells(model))} |")
+    if mixed := precisions(summary):
+        rows.append(f"\n{mixed}")
     if curves := curves_of(summary):
         missing = [f"`{name}`" for name in summary["models"] if name not in curves]
         rows.append(f"\n![Learning curves of the folds](model_cards/figures/{CURVES})")

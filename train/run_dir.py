@@ -4,7 +4,7 @@ config.json        everything that determines the result; another config is refu
 history.jsonl      a line an epoch
 checkpoint-NNN/    the state after epoch NNN, complete or absent; only the newest is kept
 model.safetensors  the weights of the best epoch
-result.json        what `fit` returns; written last, so its presence means that the run is finished
+result.json        what `fit` returns, and the weights' sha256; written last: then the run is finished
 lock               held by the process that trains, and free once that ends in whatever way
 """
 
@@ -67,9 +67,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a finished run's best epoch.
 
     Raises:
-        RunError: The file is missing or damaged.
+        RunError: The file is missing or damaged, or not the one that the run wrote.
     """
+    _, result = finished(path)
     try:
+        # runs of before it was kept have none
+        if result.get("sha256", digest := sha256(path / WEIGHTS)) != digest:
+            raise RunError(f"{path / WEIGHTS} is not the file that the run wrote: train that run again")
         return load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path / WEIGHTS} cannot be read ({error}): train that run again") from error
@@ -228,6 +232,7 @@ class RunDir:
             with _writing(self.path):
                 with atomic(self.path / WEIGHTS) as partial:
                     shutil.copyfile(newest / "best.safetensors", partial)
+                result = result | {"sha256": sha256(self.path / WEIGHTS)}
                 write_atomic(self.path / RESULT, json.dumps(result, indent=2) + "\n")
             for path in self.path.glob("checkpoint-*"):  # a kill may have left more than one
                 shutil.rmtree(path)

@@ -81,6 +81,18 @@ def cells(model: dict) -> list[str]:
     ]
 
 
+def precisions(summary: dict) -> str:
+    """Which models were trained in which precision, as a sentence; empty where all are alike."""
+    trained: dict[str, list[str]] = {}
+    for name, model in summary["models"].items():
+        for precision in sorted({fold["precision"] for fold in model["folds"]}):
+            trained.setdefault(precision, []).append(f"`{name}`")
+    if len(trained) < 2:
+        return ""
+    groups = "; ".join(f"in {precision} {', '.join(names)}" for precision, names in sorted(trained.items()))
+    return f"Not all were trained in the same precision: {groups}."
+
+
 def _scores(table: pa.Table) -> dict:
     probs = torch.from_numpy(np.stack([table[name].to_numpy() for name in EXPRESSIONS], 1))
     # the logarithm of a probability is a logit

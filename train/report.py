@@ -110,8 +110,9 @@ def _against_peers() -> str:
         "measured once by this project, by no script that is kept here. What they were trained on is not "
         "always known.\n\n"
         f"The best of them have {best['accuracy']} % accuracy and {f1['macro_f1']} % macro-F1. More accurate "
-        f"are {_listed(above)}; beyond chance, by the 95 % interval of the difference, {_listed(surely)}. Of "
-        f"higher macro-F1: {_listed(fairer)}.\n\n"
+        f"are {_listed(above)}; beyond chance, by the 95 % interval of the difference, {_listed(surely)}. "
+        f"Less accurate are {_listed(name for name in ours if name not in above)}. Of higher macro-F1: "
+        f"{_listed(fairer)}.\n\n"
         "This is no survey: larger networks that start from ImageNet's weights report more, such as 74.14 % "
         "(Pham et al., ICPR 2020)."
     )

@@ -30,12 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `fer-zoo ... | head` has read enough; what is still buffered has nowhere to go
+    except OSError as error:  # of the output: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        # `fer-zoo ... | head` has read enough
+        return OK if isinstance(error, BrokenPipeError) else _complain(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,7 +200,7 @@ def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
     photos, empty = [], []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
             photos.append(path)
             continue
         inside = sorted(

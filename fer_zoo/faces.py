@@ -157,7 +157,7 @@ class YuNet:
         self.min_score = min_score
         self._local = _PerThread()
         try:
-            self._net()
+            self.detect(np.zeros((320, 320, 3), np.uint8))  # other ONNX files load, too
         except cv2.error as error:
             raise DetectorError(f"'{self.path}' is not a YuNet file that OpenCV can read.") from error
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ class OnnxModel(nn.Module):
     def __init__(self, file: str | Path | bytes) -> None:
         super().__init__()
         runtime = _module("onnxruntime")
-        if not isinstance(file, bytes) and not Path(file).is_file():
+        if not isinstance(file, bytes) and not os.path.isfile(file):
             raise ModelError(f"There is no model file '{file}'.")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,9 @@ PREFERRED = (
     "fer_net.ferplus",
     "fer_cbam.ferplus",
     "fer_net.fer2013",
+    "fer_cbam.fer2013",
     "fer_resnet.fer2013",
     "fer_net_tiny.fer2013",
-    "fer_cbam.fer2013",
     "fer_kernel_cnn.fer2013",
     "fer_cnn.fer2013",
 )
@@ -195,8 +196,8 @@ class Recognizer:
         for detection, crop, probs in zip(detections, crops, self._probs(crops), strict=True):
             best = int(probs.argmax())
             face = Face(
-                box=detection.box,
-                score=detection.score,
+                box=tuple(map(float, detection.box)),
+                score=float(detection.score),
                 probs=dict(zip(self.labels, probs.tolist(), strict=True)),
                 label=self.labels[best],
                 confidence=float(probs[best]),
@@ -353,7 +354,7 @@ def _load_file(path: Path) -> nn.Module:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise ModelError(f"There is no model file '{path}'.")
     try:
         with safe_open(path, framework="pt") as file:
@@ -378,7 +379,7 @@ def _load_file(path: Path) -> nn.Module:
 def _device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: a torch built without CUDA
         raise ValueError(f"The device '{device}' cannot be used here ({_reason(error)}).") from error
 
 

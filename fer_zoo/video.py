@@ -124,7 +124,8 @@ def analyze_video(
     """
     if out is not None and Path(out).suffix.lower() != ".mp4":
         raise VideoError(f"'{out}' cannot be written: the name of an annotated clip ends in .mp4.")
-    files = [Path(file).resolve() for file in (source, out, csv) if isinstance(file, (str, Path))]
+    named = source if isinstance(source, (str, Path)) else getattr(source, "name", None)
+    files = [Path(file).resolve() for file in (named, out, csv) if isinstance(file, (str, Path))]
     if len(set(files)) < len(files):
         raise VideoError("The clip, its annotated copy and its table must be files of different names.")
     timeline, tracker = Timeline(), Tracker(smoothing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,8 @@ MIN_SIDE = 16
 
 # Every usual frame rate, 30000/1001 too, is a whole number of these.
 TICK = Fraction(1, 90_000)
+
+MAX_SIDE = 16_384  # pixels, of what the encoder takes
 
 # A time stamp that leaps further ahead than this is a damaged one.
 MAX_LEAP = 3600.0
@@ -122,11 +124,11 @@ class VideoReader:
         Raises:
             VideoError: There is no frame, or more than the limits allow.
         """
-        size = turns = None
+        size = turns = mirrored = None
         count, last = 0, -1 / self.rate
         for picture in self._pictures(on_sound):
             if size is None:
-                size, turns = (picture.width, picture.height), round(picture.rotation / 90)
+                size, turns, mirrored = (picture.width, picture.height), *_orientation(picture)
                 if shape := self._video.sample_aspect_ratio:  # of a pixel, where it is no square
                     size = round(size[0] * shape), size[1]
                 self._check_size(*size)
@@ -137,7 +139,8 @@ class VideoReader:
             count, last = count + 1, seconds
             self._check_length(seconds, count)
             rgb = picture.to_ndarray(format="rgb24", width=size[0], height=size[1])
-            yield Frame(seconds, np.ascontiguousarray(np.rot90(rgb, turns)))
+            upright = np.rot90(rgb[::-1] if mirrored else rgb, turns)
+            yield Frame(seconds, np.ascontiguousarray(upright))
         if not count:
             raise VideoError(f"{self._name} has no picture that can be decoded.")
 
@@ -232,7 +235,7 @@ class VideoWriter:
     def __exit__(self, kind, error, traceback) -> None:
         try:
             if error is None and self._video:
-                self._mux(self._video.encode(None))
+                self._encode(None)
         finally:
             self._container.close()
 
@@ -246,7 +249,7 @@ class VideoWriter:
         picture = picture.reformat(format="yuv420p", dst_colorspace="itu709")
         self._pts = max(round(frame.seconds / TICK), self._pts + 1)
         picture.pts, picture.time_base = self._pts, TICK
-        self._mux(self._video.encode(picture))
+        self._encode(picture)
 
     def write_sound(self, packet: Any) -> None:
         """Add a packet of the reader's sound, as it is."""
@@ -260,18 +263,19 @@ class VideoWriter:
         if self._sound_dts < packet.dts <= packet.pts:  # the muxer takes no others
             self._sound_dts = packet.dts
             packet.stream = self._sound
-            self._mux(packet)
+            with _writing():
+                self._container.mux(packet)
 
-    def _mux(self, packets: Any) -> None:
-        av = _av()
-        try:
-            self._container.mux(packets)
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):  # such as a full disk
-                raise
-            raise VideoError(f"The annotated clip cannot be written ({error.strerror}).") from error
+    def _encode(self, picture: Any) -> None:
+        with _writing():
+            self._container.mux(self._video.encode(picture))
 
     def _add_streams(self, width: int, height: int) -> None:
+        if max(width, height) > MAX_SIDE:
+            raise VideoError(
+                f"The annotated clip cannot be written: its frames are {width}x{height} pixels, "
+                f"and an mp4's have {MAX_SIDE} a side at most."
+            )
         rate = Fraction(self._reader.rate).limit_denominator(1001)
         stream = self._container.add_stream("h264", rate=rate, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -285,6 +289,24 @@ class VideoWriter:
         for packet in self._early:
             self.write_sound(packet)
         self._early.clear()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What FFmpeg refuses, in a sentence; a full disk and the like stay an OSError."""
+    try:
+        yield
+    except _av().FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise VideoError(f"The annotated clip cannot be written ({error.strerror}).") from error
+
+
+def _orientation(picture: Any) -> tuple[int, bool]:
+    """How a picture is to be shown: quarter turns counterclockwise, and whether after a flip upside down."""
+    matrices = [data for data in picture.side_data if data.type.name == "DISPLAYMATRIX"]
+    a, b, _, c, d = np.frombuffer(bytes(matrices[0]), np.int32)[:5] if matrices else (1, 0, 0, 0, 1)
+    return round(picture.rotation / 90), float(a) * float(d) < float(b) * float(c)
 
 
 def _fits_mp4(sound: Any) -> bool:

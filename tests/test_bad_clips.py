@@ -117,7 +117,18 @@ def test_no_file_is_written_over_another(whole, tmp_path):
     for files in ({"out": clip}, {"csv": clip}, {"out": other, "csv": other}):
         with pytest.raises(VideoError, match="different names"):
             analyze_video(clip, whole, **files)
+    with clip.open("rb") as file, pytest.raises(VideoError, match="different names"):
+        analyze_video(file, whole, out=clip)
     assert clip.read_bytes() == content and not other.exists()
+
+
+@pytest.mark.parametrize("size", [(16_400, 32), (32, 16_400)])
+def test_a_clip_larger_than_an_mp4_can_be(whole, tmp_path, size):
+    clip = write_clip(tmp_path / "clip.mkv", [Image.new("RGB", size)], codec="ffv1")
+    assert analyze_video(clip, whole).frames == 1
+    with pytest.raises(VideoError, match="an mp4's have 16384 a side at most"):
+        analyze_video(clip, whole, out=tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
 
 
 def test_what_cannot_be_written_gets_a_sentence(whole, tmp_path):

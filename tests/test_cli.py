@@ -108,10 +108,10 @@ def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
     Image.new("1", (20_000, 10_000)).save(bomb)
     empty = tmp_path / "empty"
     empty.mkdir()
-    code, out, err = predict(text, tmp_path / "gone.jpg", ASTRONAUT, bomb, empty)
+    code, out, err = predict(text, tmp_path / "gone.jpg", "a" * 300, ASTRONAUT, bomb, empty)
     assert code == 2
     assert [line.split(": ")[0] for line in out.splitlines()] == [str(ASTRONAUT)]
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 5
     for words in ("no image in the folder", "text.jpg' is not an image", "no file", "too large"):
         assert words in err
     assert all(line.startswith("fer-zoo: ") for line in err.splitlines())
@@ -123,7 +123,9 @@ def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
         (["--model", "fer_cban"], "did you mean fer_cbam"),
         (["--model", "gone.safetensors"], "no model file 'gone.safetensors'"),
         (["--backend", "tpu"], "there are torch and onnx"),
+        (["--model", "a" * 300 + ".safetensors"], "no model file 'aaa"),
         (["--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["--device", "privateuseone"], "device 'privateuseone' cannot be used"),
         (["--backend", "onnx", "--device", "meta"], "An ONNX model runs on the CPU"),
     ],
 )
@@ -143,6 +145,15 @@ def test_wrong_use(capsys, args):
         main(args)
     assert exit.value.code == 2
     assert "usage: fer-zoo" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "fer_zoo.cli", "models"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "fer-zoo: [Errno 28] No space left on device\n"
 
 
 def test_models_table(capsys):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import fer_zoo
 from fer_zoo import Recognizer, cli
+from fer_zoo.faces import DetectorError, YuNet
 from fer_zoo.onnx_model import OnnxModel, as_onnx, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import ModelError
@@ -47,6 +48,11 @@ def test_a_file_says_what_it_needs(file, model):
     for key in ("input_size", "mean", "std", "interpolation", "label_names"):
         assert tuple(loaded.pretrained_cfg[key]) == tuple(model.pretrained_cfg[key])
     assert loaded.pretrained_cfg["architecture"] == "fer_cnn"
+
+
+def test_a_classifier_is_no_face_detector(file):
+    with pytest.raises(DetectorError, match="is not a YuNet file that OpenCV can read"):
+        YuNet(file)
 
 
 def test_recognisers_of_both_kinds_agree(file, model, examples):

@@ -64,6 +64,16 @@ def test_recipes_are_strict(text, says, tmp_path):
         load_recipe(str(file))
 
 
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_bytes("# für mich".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"mine\.toml is not valid TOML"):
+        load_recipe(str(file))
+    file.write_text('warmup_epochs = "3"')
+    with pytest.raises(RecipeError, match="warmup_epochs must be a whole number"):
+        load_recipe(str(file), epochs=5)
+
+
 def test_precision_is_what_the_device_computes_in(monkeypatch):
     paper, asked = load_recipe("paper"), Recipe(precision="bf16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from fractions import Fraction
 
@@ -16,7 +17,7 @@ from fer_zoo import EXPRESSIONS, Recognizer
 from fer_zoo.faces import Detection
 from fer_zoo.tracking import Tracker
 from fer_zoo.video import MAX_POINTS, Timeline, VideoError, analyze_video, track_faces
-from fer_zoo.video_io import Frame
+from fer_zoo.video_io import Frame, VideoReader
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,37 @@ def test_a_rotated_clip_comes_out_upright(recognizer, tmp_path):
     assert timeline.faces == 1
     frame = decode(tmp_path / "out.mp4")[0]
     assert (frame.width, frame.height, frame.rotation) == (322, 240, 0)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda x: x),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+        ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+        ((0, -1, 1, 0), np.rot90),
+        ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+    ],
+)
+def test_frames_are_turned_and_mirrored_as_players_do(tmp_path, matrix, shown):
+    """The matrix of the track's header maps a pixel (x, y) to (a x + c y, b x + d y) (ISO/IEC 14496-12)."""
+    corners = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 250]]], np.uint8)
+    stored = corners.repeat(48, 0).repeat(64, 1)
+    clip = write_clip(tmp_path / "clip.mp4", [Image.fromarray(stored)] * 2)
+    content = bytearray(clip.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = (65_536 * value for value in matrix)
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    clip.write_bytes(content)
+    with VideoReader(clip) as reader:
+        frame = next(reader.frames()).rgb
+    expected = shown(stored)
+    assert frame.shape == expected.shape
+    middles = frame[frame.shape[0] // 4 :: frame.shape[0] // 2, frame.shape[1] // 4 :: frame.shape[1] // 2]
+    assert np.abs(middles.astype(int) - shown(corners)).max() < 40
 
 
 def test_uneven_times_and_odd_sizes(whole, tmp_path):

@@ -40,6 +40,7 @@ ABOUT = {
     "wider augmentation and a moving average of the weights.",
 }
 ABOUT["ferplus-full"] = ABOUT["ferplus"]
+ABOUT["student-again-full"] = ABOUT["student-again"]
 FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where at least five are "

@@ -241,7 +241,8 @@ def main() -> None:
     with accelerator.main_process_first():  # it downloads, the others find the copy
         source = open_source(args.data, **choice)
         model = args.model or default_model()
-        recognizer = Recognizer(model, faces=args.faces, device=accelerator.device)
+        device = None if model.endswith(".onnx") else accelerator.device
+        recognizer = Recognizer(model, faces=args.faces, device=device)
     settings = choice | {
         "data": args.data,
         "size": source.size,

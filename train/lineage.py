@@ -14,7 +14,7 @@ RECIPES = {
         "fer_cnn": "strong",
         "fer_kernel_cnn": "student",
         "fer_resnet": "taught",
-        "fer_cbam": "strong-mix",
+        "fer_cbam": "student-again-full",
         "fer_net": "student-again",
         "fer_net_tiny": "student",
     },

@@ -159,8 +159,6 @@ def load_recipe(name: str, /, **overrides: object) -> Recipe:
         read.append(lower)
         values = below | values
     values |= {key: value for key, value in overrides.items() if value is not None}
-    if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short
-        values["warmup_epochs"] = min(values.get("warmup_epochs", 0), max(overrides["epochs"] - 1, 0))
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     for key, value in values.items():
         if key not in fields:
@@ -170,6 +168,8 @@ def load_recipe(name: str, /, **overrides: object) -> Recipe:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(fields)}"
             raise RecipeError(f"{path.name} has an unknown key {key!r}: {hint}")
         values[key] = _typed(key, value, fields[key].default)
+    if overrides.get("epochs"):  # a run that is cut short has its warm-up cut short
+        values["warmup_epochs"] = min(values.get("warmup_epochs", 0), max(overrides["epochs"] - 1, 0))
     return Recipe(**values)
 
 
@@ -191,7 +191,7 @@ def _read(name: object, folder: Path = Path()) -> tuple[Path, dict]:
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
         raise RecipeError(f"no recipe {name!r}: give one of {known}, or the path of a .toml file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
 
 

@@ -41,12 +41,14 @@ class Trial:
     """One change.
 
     Attributes:
+        number: Its place in the file.
         name: In words.
         model: A name of timm's, in place of the search's.
         change: Keys of the recipe that differ.
         teacher: Learn from the teacher's file, too.
     """
 
+    number: int
     name: str
     model: str
     change: dict[str, object] = field(default_factory=dict)
@@ -87,7 +89,10 @@ def load_search(file: Path) -> Search:
     try:
         values = tomllib.loads(file.read_text())
         trials = [{"name": BASE}, *values.pop("trials")]
-        search = Search(**values, trials=[Trial(**({"model": values["model"]} | trial)) for trial in trials])
+        trials = [
+            Trial(number, **({"model": values["model"]} | trial)) for number, trial in enumerate(trials)
+        ]
+        search = Search(**values, trials=trials)
         changes = [search.change(trial) for trial in search.trials]
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise SearchError(f"{file} is not a search that can be read: {error}") from error
@@ -107,17 +112,17 @@ def load_search(file: Path) -> Search:
 def steps(search: Search, out: Path, common: dict, teacher: list[Path]) -> list[Step]:
     """A training for each trial and seed; its recipe is written into `out`."""
     found = []
-    for number, trial in enumerate(search.trials):
-        recipe = out / "recipes" / f"{number:02}.toml"
+    for trial in search.trials:
+        recipe = out / "recipes" / f"{trial.number:02}.toml"
         lines = [f"# {trial.name}", f"base = {json.dumps(search.recipe)}"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in search.change(trial).items()]
         write_atomic(recipe, "\n".join(lines) + "\n")
         for seed in search.seeds:
             options = common | {"model": trial.model, "recipe": recipe, "seed": seed}
-            options["out"] = run_dir(out, number, seed)
+            options["out"] = run_dir(out, trial.number, seed)
             if trial.teacher:
                 options["teacher"] = teacher
-            found.append(Step(f"{number:02}-{seed}", "fit.py", options))
+            found.append(Step(f"{trial.number:02}-{seed}", "fit.py", options))
     return found
 
 
@@ -134,8 +139,8 @@ def summarize(search: Search, out: Path) -> list[dict]:
         and the network's `parameters`, `gmacs` and `milliseconds` a face, of `cost_of`.
     """
     rows = []
-    for number, trial in enumerate(search.trials):
-        folders = [run_dir(out, number, seed) for seed in search.seeds]
+    for trial in search.trials:
+        folders = [run_dir(out, trial.number, seed) for seed in search.seeds]
         results = [json.loads((folder / "result.json").read_text()) for folder in folders]
         last = [json.loads((folder / "history.jsonl").read_text().splitlines()[-1]) for folder in folders]
         rows.append(

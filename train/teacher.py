@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the teacher's parquet")
     add_data_arguments(parser)
     args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # before all are read
     configs = [finished(folder)[0] for folder in args.runs]
     data = load_data(args, strict=False)
     for folder, config in zip(args.runs, configs, strict=True):

@@ -225,12 +225,10 @@ def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
 
 
 def _trainings(arch: str, recipe: str) -> str:
-    """What a file comes from, in order."""
-    runs = [
-        f"`{model}` by [{name}](../train/recipes/{name}.toml)"
-        for model, name in (*needs(arch, recipe), (arch, recipe))
-    ]
-    return ", ".join(runs)
+    """What a file comes from, in order: networks and their recipes in `train/recipes`."""
+    # no links: on the Hub a card has no recipes beside it
+    runs = (*needs(arch, recipe), (arch, recipe))
+    return ", ".join(f"`{model}` by `{name}`" for model, name in runs)
 
 
 def _hardware(name: str) -> str:

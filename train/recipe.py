@@ -202,10 +202,10 @@ def _typed(key: str, value: object, default: object) -> object:
         return tuple(_typed(key, part, 0.0) for part in value)
     if kind is float and type(value) is int:
         return float(value)
-    if kind is float and type(value) is float and not math.isfinite(value):
-        raise RecipeError(f"{key} must be finite, not {value}")
     if type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         wanted = f"{len(default)} numbers" if kind is tuple else names[kind]
         raise RecipeError(f"{key} must be {wanted}, not {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise RecipeError(f"{key} must be finite, not {value}")
     return value

@@ -172,8 +172,8 @@ def measure(out: Path, seeds: int, voted: bool, data: dict, common: dict) -> Non
         study_step(out, data),
         Step("audit", "audit.py", {"out": results / "audit.json"} | data),
         Step("compare", "compare.py", {"results": results}, tuple(summaries)),
-        # the last two want more of the data than labels: the votes of FER+, and faces with eyes and a mouth
         Step("thresholds", "threshold.py", {"out": results / "thresholds.json"} | of_all),
+        # these two want more of the data than labels: the votes of FER+, and faces with eyes and a mouth
         Step("robustness", "robustness.py", {"out": results / "robustness.json"} | of_all),
         Step("mean-gradcam", "mean_gradcam.py", {"out": results / "mean-gradcam.json"} | of_one),
     ]

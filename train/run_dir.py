@@ -71,8 +71,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     _, result = finished(path)
     try:
-        # runs of before it was kept have none
-        if result.get("sha256", digest := sha256(path / WEIGHTS)) != digest:
+        digest = sha256(path / WEIGHTS)
+        if result.get("sha256", digest) != digest:  # runs of before it was kept have none
             raise RunError(f"{path / WEIGHTS} is not the file that the run wrote: train that run again")
         return load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:

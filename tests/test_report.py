@@ -143,7 +143,6 @@ def test_an_old_figure_is_found(tmp_path, monkeypatch):
     assert not is_current(file, results)
 
 
-@pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_conditions_change_faces_and_keep_their_form(name):
     images = torch.from_numpy(draw(waves=True)["validation"][0]).unsqueeze(1)

@@ -64,15 +64,9 @@ def small(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(F.avg_pool2d(x.float(), 2), scale_factor=2, mode="bilinear").round().byte()
 
 
-def covered(rows: slice) -> Callable:
-    """Gray in place of some rows."""
-
-    def cover(x: torch.Tensor) -> torch.Tensor:
-        x = x.clone()
-        x[:, :, rows] = round(GRAY)
-        return x
-
-    return cover
+def covered(top: int) -> Callable:
+    """Gray in place of half of the face, from row `top` on."""
+    return lambda x: TF.erase(x, top, 0, 24, 48, torch.tensor(round(GRAY)))
 
 
 def compressed(x: torch.Tensor) -> torch.Tensor:
@@ -98,8 +92,8 @@ CONDITIONS = {
     "bright": lambda x: TF.adjust_brightness(x, 1.6),
     "low contrast": lambda x: TF.adjust_contrast(x, 0.4),
     "high contrast": lambda x: TF.adjust_contrast(x, 1.8),
-    "upper half covered": covered(slice(0, 24)),
-    "lower half covered": covered(slice(24, 48)),
+    "upper half covered": covered(0),
+    "lower half covered": covered(24),
     "badly cut out": badly_cut,
 }
 

@@ -20,8 +20,9 @@ from drawn_fer2013 import (
 from PIL import Image
 
 from fer_zoo.data import COUNTS, DataError, is_lossy, load_fer2013, to_arrays
-from fer_zoo.identity import fingerprint, pixel_hashes, seen_in
+from fer_zoo.identity import pixel_hashes
 from fer_zoo.labels import EXPRESSIONS
+from train.dataset import Fer2013
 
 REAL = Path(__file__).parents[2] / "shared" / "fer2013"
 OTHER_NAMES = {
@@ -109,7 +110,10 @@ def test_every_lossless_form_gives_the_same_dataset(form, tmp_path, drawn):
     image = dataset["test"][0]["image"]
     assert isinstance(image, Image.Image) and image.mode == "L" and image.size == (48, 48)
     assert same_content(dataset, drawn)
-    assert fingerprint(dataset) == fingerprint(small(write_csv(tmp_path / "reference.csv", drawn)))
+    assert (
+        Fer2013.of(dataset).fingerprint
+        == Fer2013.of(small(write_csv(tmp_path / "reference.csv", drawn))).fingerprint
+    )
     assert not is_lossy(dataset)
 
 
@@ -170,7 +174,10 @@ def test_lossy_folders_are_flagged(kind, tmp_path, drawn):
     dataset = small(write_named_folder(tmp_path / "fer", drawn, kind))
     assert is_lossy(dataset)
     assert is_lossy(dataset.filter(lambda label: label == 3, input_columns="label", keep_in_memory=True))
-    assert fingerprint(dataset) != fingerprint(small(write_csv(tmp_path / "fer2013.csv", drawn)))
+    assert (
+        Fer2013.of(dataset).fingerprint
+        != Fer2013.of(small(write_csv(tmp_path / "fer2013.csv", drawn))).fingerprint
+    )
     assert [len(split) for split in dataset.values()] == [14, 14, 14]
 
 
@@ -192,7 +199,7 @@ def test_public_test_comes_first_in_a_numbered_test_folder(tmp_path, drawn):
 
 def test_fingerprint_sees_every_change(drawn, tmp_path):
     def of(changed):
-        return fingerprint(small(write_csv(tmp_path / "fer2013.csv", changed)))
+        return Fer2013.of(small(write_csv(tmp_path / "fer2013.csv", changed))).fingerprint
 
     images, labels = drawn["test"]
     pixel = images.copy()
@@ -206,9 +213,10 @@ def test_fingerprint_sees_every_change(drawn, tmp_path):
     assert len({of(drawn), *map(of, changes)}) == 4
 
 
-def test_seen_in(drawn):
-    train, test = drawn["train"][0], drawn["test"][0]
-    assert seen_in(test, train).tolist() == [True] + [False] * 13
+def test_what_stands_in_train_too_is_not_clean(drawn, tmp_path):
+    train = drawn["train"][0]
+    data = Fer2013.of(small(write_csv(tmp_path / "fer2013.csv", drawn)))
+    assert data.clean("test").tolist() == [False] + [True] * 13
     assert len(set(pixel_hashes(train))) == len(train)
     with pytest.raises(ValueError, match=r"images must be uint8 \(N, H, W\), not float64 \(2, 48, 48\)"):
         pixel_hashes(np.zeros((2, 48, 48)))
@@ -383,9 +391,7 @@ def test_real_fer2013():
         "validation": 3589,
         "test": 3589,
     }
-    assert fingerprint(dataset) == "5f706d6b605161503cb202e2b74daf7ad6f530fb3384e1bd613409642622872e"
-    train = to_arrays(dataset["train"])[0]
-    seen = {
-        split: int(seen_in(to_arrays(dataset[split])[0], train).sum()) for split in ("validation", "test")
-    }
+    data = Fer2013.of(dataset)
+    assert data.fingerprint == "5f706d6b605161503cb202e2b74daf7ad6f530fb3384e1bd613409642622872e"
+    seen = {split: int((~data.clean(split)).sum()) for split in ("validation", "test")}
     assert seen == {"validation": 280, "test": 288}

@@ -11,7 +11,7 @@ from PIL import Image
 from fer_zoo.data import DataError, is_lossy, to_arrays
 from fer_zoo.faces import square_face
 from fer_zoo.folds import leak_free_folds
-from fer_zoo.identity import digest, pixel_hashes
+from fer_zoo.identity import fingerprint, pixel_hashes
 from fer_zoo.images import ImageError, load_image
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Fer2013:
             for name, split in dataset.items()
             if "ferplus" in split.column_names
         }
-        return cls(splits, digest(hashed), is_lossy(dataset), votes)
+        return cls(splits, fingerprint(hashed), is_lossy(dataset), votes)
 
     def __getitem__(self, split: str) -> Arrays:
         return self.splits[split]

@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.data import DataError
-from fer_zoo.identity import digest
+from fer_zoo.identity import fingerprint
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
@@ -177,7 +177,7 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
         clean = validation[~np.isin(validation.hashes, train.hashes)]
         if not len(clean):
             raise DataError(f"{args.images}: every validation image stands in train, too")
-        return train, clean, labels, {"data": digest(hashes)}
+        return train, clean, labels, {"data": fingerprint(hashes)}
     if args.teacher and args.labels != "fer2013":
         raise DataError("--teacher goes with the labels of FER2013 only")
     data = load_data(args, strict=False)

@@ -44,7 +44,7 @@ async def fetch(url: str, limit: int) -> str:
         raise
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):  # no such name, no answer in time
         pass
-    raise gr.Error("The file could not be fetched from its address.", print_exception=False)
+    raise gr.Error("The file could not be fetched from its address.")
 
 
 async def _public(host: str) -> str:
@@ -69,6 +69,6 @@ async def _save(answer: httpx.Response, address: httpx.URL, limit: int) -> str:
     with path.open("wb") as file:
         async for chunk in answer.aiter_bytes():
             if file.tell() + len(chunk) > limit:
-                raise gr.Error(f"A file may have at most {limit / 2**20:.0f} MB.", print_exception=False)
+                raise gr.Error(f"A file may have at most {limit / 2**20:.0f} MB.")
             file.write(chunk)
     return str(path)

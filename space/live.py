@@ -102,7 +102,7 @@ def frame_bytes(frame: ImageData | None) -> bytes | None:
         return None
     head, _, data = (frame.url or "")[:MAX_FRAME].partition(";base64,")
     if not head.startswith("data:image/"):
-        raise gr.Error("A frame must be a data URL of an image.", print_exception=False)
+        raise gr.Error("A frame must be a data URL of an image.")
     return base64.b64decode(data)
 
 
@@ -116,7 +116,7 @@ def read_frame(
     try:
         image = load_image(frame)
     except ImageError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(str(error)) from None
     session = session or Session()
     session.tracker.smoothing = smoothing
     tracks = session.tracker.update(recognizer(model)(image), started)

@@ -176,7 +176,7 @@ def save_picture(reading: Reading | None) -> str:
     try:
         image = read_image(reading.path)
     except ImageError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(str(error)) from None
     file = new_file("faces.png")
     draw_faces(image, reading.faces, DOWNLOAD_SIDE).save(file)
     return str(file)
@@ -193,7 +193,7 @@ def save_numbers(reading: Reading | None) -> str:
 def still_kept(reading: Reading | None) -> Reading:
     """The reading, unless Gradio has dropped it after `KEPT_SECONDS`; the screen shows it still."""
     if reading is None:
-        raise gr.Error(DELETED, print_exception=False)
+        raise gr.Error(DELETED)
     return reading
 
 

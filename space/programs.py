@@ -26,11 +26,11 @@ def predict(photo: str | None, model: str | None, already_face: bool) -> list[di
         the seven expressions, and the `landmarks` where they are known.
     """
     if photo is None:
-        raise gr.Error("No photo was given.", print_exception=False)
+        raise gr.Error("No photo was given.")
     try:
         return faces_in(photo, model, already_face)
     except ImageError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(str(error)) from None
 
 
 def predict_batch(photos: list[str] | None, model: str | None, already_face: bool) -> list[dict]:
@@ -46,9 +46,7 @@ def predict_batch(photos: list[str] | None, model: str | None, already_face: boo
         read.
     """
     if not photos or len(photos) > MAX_BATCH:
-        raise gr.Error(
-            f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.", print_exception=False
-        )
+        raise gr.Error(f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.")
     answers = []
     for photo in photos:
         try:
@@ -81,7 +79,7 @@ def video(clip: str | None, model: str | None, smoothing: float) -> tuple[str, s
         `frames`, `seconds`, and how many `faces` were told apart.
     """
     if clip is None:
-        raise gr.Error("No clip was given.", print_exception=False)
+        raise gr.Error("No clip was given.")
     timeline, out, csv = analyse(clip, model or MODELS[0], smoothing, lambda share: None)
     summary = {"frames": timeline.frames, "seconds": timeline.seconds, "faces": timeline.faces}
     return str(out), str(csv), summary

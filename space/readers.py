@@ -91,7 +91,7 @@ def uploaded(file: ImageData | FileData | None) -> str | None:
     if file is None:
         return None
     if not file.path or not Path(file.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise gr.Error("A file must be uploaded first.", print_exception=False)
+        raise gr.Error("A file must be uploaded first.")
     return file.path
 
 

@@ -42,7 +42,7 @@ class Blocks(gr.Blocks):
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error as error:
-            error.print_exception = False  # some are Gradio's own, such as a slider's
+            error.print_exception = False  # of ours, and of Gradio's own, such as a slider's
             raise
         except Exception as error:  # pydantic's, Gradio's, the components', our own
             place = traceback.extract_tb(error.__traceback__)[-1]

@@ -47,11 +47,9 @@ def analyse(
             progress=progress,
         )
     except FileNotFoundError:
-        raise gr.Error(
-            "This clip was deleted in the meantime; please add it again.", print_exception=False
-        ) from None
+        raise gr.Error("This clip was deleted in the meantime; please add it again.") from None
     except VideoError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(str(error)) from None
     return timeline, out, csv
 
 

@@ -5,7 +5,6 @@
 The table is printed, and stored as JSON beside the other results.
 """
 
-import json
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +18,7 @@ from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays, Fer2013
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 
 
 def audit(data: Fer2013) -> dict:
@@ -118,8 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     # what is published is of the real data
     found = audit(load_data(args, strict=args.out.resolve() == published))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out, json.dumps(found, indent=2) + "\n")
+    write_json(args.out, found)
     print(table(found))
 
 

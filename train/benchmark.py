@@ -8,7 +8,6 @@ number of workers; alone, the model on random tensors that are on the device alr
 ours is measured with and without torch.compile.
 """
 
-import json
 import os
 import platform
 import statistics
@@ -36,7 +35,7 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_attention, compile_pays
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
 from train.recipe import Recipe, load_recipe
@@ -261,7 +260,7 @@ def main() -> None:
     out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
     settings = {"recipe": args.recipe, "batch_size": recipe.batch_size, "precision": recipe.precision}
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    write_atomic(out, json.dumps(settings | versions | {"models": models}, indent=2) + "\n")
+    write_json(out, settings | versions | {"models": models})
     print("images a second; GFLOP and MB are of one training image")
     print(table(models))
 

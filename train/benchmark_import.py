@@ -5,7 +5,6 @@
 Written to model_cards/results/benchmark-import.json.
 """
 
-import json
 import platform
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("timm", "fer_zoo")
@@ -55,7 +54,7 @@ def main() -> None:
         "seconds": medians,
         "ratio": medians["fer_zoo"] / medians["timm"],
     }
-    write_atomic(RESULTS_DIR / "benchmark-import.json", json.dumps(results, indent=2) + "\n")
+    write_json(RESULTS_DIR / "benchmark-import.json", results)
     print(", ".join(f"{module} {each:.2f} s" for module, each in medians.items()), end="")
     print(f": {results['ratio']:.2f} times as long")
 

@@ -27,7 +27,7 @@ from space.readers import MODELS
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 
 FPS = 30  # at which Chromium plays the film
 FRAMES = 256
@@ -140,7 +140,7 @@ def main() -> None:
         "model": MODELS[0],
         "camera": f"{SIZE[0]}x{SIZE[1]} at {FPS} frames/s, one face",
     } | measure(args.seconds)
-    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    write_json(args.out, results)
     print(json.dumps(results))
 
 

@@ -14,7 +14,6 @@ own:
 Times are of the networks alone. Written to model_cards/results/benchmark-onnx.json.
 """
 
-import json
 import platform
 import statistics
 import subprocess
@@ -40,7 +39,7 @@ from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import RESULTS_DIR, learnt
 from train.ferplus import clean_validation
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 
 BATCHES = (1, 64)
 CALIBRATION = 512  # training faces
@@ -194,7 +193,7 @@ def main() -> None:
         "models": models,
         "peers": peers,
     }
-    write_atomic(RESULTS_DIR / "benchmark-onnx.json", json.dumps(results, indent=2) + "\n")
+    write_json(RESULTS_DIR / "benchmark-onnx.json", results)
     print(table(results))
 
 

@@ -9,7 +9,6 @@ sound. The start of Python and the loading of the model are not counted.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import statistics
@@ -32,7 +31,7 @@ from fer_zoo.recognizer import default_model
 from fer_zoo.video import Timeline, analyze_video
 from train.app_process import ROOT
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 
 SIZE, RATE = (1280, 720), 30
 
@@ -71,7 +70,7 @@ def main() -> None:
             "opencv": cv2.__version__,
         },
     }
-    write_atomic(args.out, json.dumps(result, indent=2) + "\n")
+    write_json(args.out, result)
     print(f"{result['frames_per_second']:.1f} frames/s ({min(speeds):.1f} to {max(speeds):.1f})")
 
 

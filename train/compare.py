@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 from train.recipe import load_recipe, settings_of
 
 # What compared models have in common besides their settings, seed and precision apart.
@@ -132,7 +132,6 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, or summaries of such")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
     args = parser.parse_args()
-    args.results.mkdir(parents=True, exist_ok=True)
     summaries = join([_read(path) for path in args.runs])
     compared = compare(summaries)
     recipe = compared["recipe"]
@@ -147,7 +146,7 @@ def main() -> None:
     if lost := models.keys() - summaries[0]["models"]:
         raise CompareError(f"{kept} holds {', '.join(sorted(lost))}, too: give it, or their folder")
     for name, content in (("compare", compared), ("cv", summaries[0])):
-        write_atomic(args.results / f"{name}-{recipe}.json", json.dumps(content, indent=2) + "\n")
+        write_json(args.results / f"{name}-{recipe}.json", content)
     print(table(compared))
 
 

@@ -11,7 +11,6 @@ out_of_fold.parquet, and for all of them summary.json and curves.png.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -30,7 +29,7 @@ from train.cli import add_data_arguments, add_training_arguments, create_parser,
 from train.curves import draw_curves
 from train.dataset import Fer2013
 from train.engine import predict
-from train.files import write_atomic
+from train.files import write_json
 from train.fit import train_model
 from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
@@ -159,7 +158,7 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         write_table(out / name / PREDICTIONS, joined)
     common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
-    write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "summary.json", summary)
     draw_curves(curves_of(summary), out / "curves.png")
     print(table(summary))
     print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")

@@ -25,7 +25,7 @@ from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 from train.networks import size_of
 
 RESULTS_DIR = Path(__file__).resolve().parent.parent / "model_cards" / "results"
@@ -180,7 +180,7 @@ def main() -> None:
     results |= origin(path)
     results["data"] = {"fingerprint": data.fingerprint, "lossy": data.lossy}
     results["splits"] = results.get("splits", {}) | splits
-    write_atomic(file, json.dumps(results, indent=2) + "\n")
+    write_json(file, results)
     for key, figures in splits.items():
         print(
             f"{name} on {key:>24} (n = {figures['n']:,}): accuracy {figures['accuracy']:.2f} "

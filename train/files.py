@@ -8,13 +8,19 @@ from fer_zoo.files import atomic
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file that no reader ever sees half.
+    """Writes a file that no reader ever sees half, into a folder that is made if absent.
 
     Raises:
         OSError: It cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """`write_atomic` of JSON, a line a value."""
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def with_metadata(content: bytes, **more: str) -> bytes:

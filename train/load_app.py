@@ -27,7 +27,7 @@ from space.readers import MODELS, recognizer
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_json
 
 MODEL = MODELS[0]  # what visitors are shown first
 SIDE = 1000  # pixels of a photo's side
@@ -155,7 +155,7 @@ def main() -> None:
     with running_app() as app:
         results |= asyncio.run(load(app.url, photos, wanted, args.seconds, args.leaving))
     print(json.dumps(results))
-    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    write_json(args.out, results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ fewer than 120, the first such faces of train fill them up. A band reaches to ei
 way between the two. Shares and picture go beside the other results; with --out, a picture beside that file.
 """
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.evaluate import RESULTS_DIR, weight_file
 from train.figures import FIGURES_DIR, draw_mean_maps
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 
 FILE = RESULTS_DIR / "mean-gradcam.json"
 ENOUGH = 120  # faces of an expression
@@ -139,8 +138,7 @@ def main() -> None:
         "band": BAND,
         "shares": found,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out, json.dumps(results, indent=2) + "\n")
+    write_json(args.out, results)
     picture = FIGURES_DIR / "mean-gradcam.png" if published else args.out.with_suffix(".png")
     draw_mean_maps(results, means, picture)
     print(

@@ -44,7 +44,6 @@ def write_pack(data: Fer2013, file: Path) -> None:
         if name in data.votes:
             tensors[f"{name}.votes"] = torch.from_numpy(data.votes[name])
     metadata = {"fingerprint": data.fingerprint, "lossy": str(data.lossy)}
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, save(tensors, metadata))
 
 

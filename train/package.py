@@ -80,7 +80,6 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     if folder.resolve() == WEIGHTS_DIR:
         _check_zoo(arch, tag, config, len(content))
     path = folder / f"{arch}.{tag}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)
     return path
 

@@ -31,7 +31,7 @@ from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
 from train.evaluate import RESULTS_DIR, add_weights_arguments, out_of, packaged
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 
 FILE = RESULTS_DIR / "robustness.json"
 
@@ -191,7 +191,7 @@ def main() -> None:
         "ferplus_images": int((majority >= 0).sum()),
         "models": dict(sorted(found.items())),
     }
-    write_atomic(out, json.dumps(results, indent=2) + "\n")
+    write_json(out, results)
     print(table(out))
 
 

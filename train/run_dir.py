@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fer_zoo.files import atomic
-from train.files import sha256, write_atomic
+from train.files import sha256, write_atomic, write_json
 from train.recipe import settings_of
 
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
@@ -96,7 +96,7 @@ def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool =
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         if accelerator.is_main_process and (anew or not file.exists()):
-            write_atomic(file, json.dumps(config, indent=2) + "\n")
+            write_json(file, config)
     accelerator.wait_for_everyone()
     try:
         stored = json.loads(file.read_text())
@@ -232,8 +232,7 @@ class RunDir:
             with _writing(self.path):
                 with atomic(self.path / WEIGHTS) as partial:
                     shutil.copyfile(newest / "best.safetensors", partial)
-                result = result | {"sha256": sha256(self.path / WEIGHTS)}
-                write_atomic(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+                write_json(self.path / RESULT, result | {"sha256": sha256(self.path / WEIGHTS)})
             for path in self.path.glob("checkpoint-*"):  # a kill may have left more than one
                 shutil.rmtree(path)
         self.accelerator.wait_for_everyone()

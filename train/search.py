@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
 from train.evaluate import RESULTS_DIR
-from train.files import write_atomic
+from train.files import write_atomic, write_json
 from train.hardware import cpu
 from train.networks import check_name, create_network, size_of
 from train.recipe import load_recipe
@@ -211,7 +211,6 @@ def main() -> None:
             print(f"left out: {trial.name}: it needs --teacher", file=sys.stderr)
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
     out = out_of_steps(args, f"search-{search.model}")
-    (out / "recipes").mkdir(parents=True, exist_ok=True)
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
@@ -219,10 +218,8 @@ def main() -> None:
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
     results["timed_on"] = f"{cpu()}, 2 threads"
-    write_atomic(
-        (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json",
-        json.dumps(results | common | {"trials": rows}, indent=2) + "\n",
-    )
+    folder = args.results or (out if args.epochs else RESULTS_DIR)
+    write_json(folder / f"search-{search.model}.json", results | common | {"trials": rows})
     print(table(rows))
 
 

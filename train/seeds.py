@@ -7,7 +7,6 @@ and logged, as `train/evaluate.py` does.
 """
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 from train.recipe import without_seed
 from train.run_dir import WEIGHTS, check_learnt, finished
 from train.teacher import probabilities
@@ -126,7 +125,7 @@ def main() -> None:
         "splits": splits,
     }
     file = args.results / f"seeds-{arch}.{args.tag}.json"
-    write_atomic(file, json.dumps(results, indent=2) + "\n")
+    write_json(file, results)
     for key, row in splits.items():
         print(
             f"{key:>24}: {row['mean']['accuracy']:.2f} ± {row['sd']['accuracy']:.2f} %, flipped too "

@@ -23,7 +23,7 @@ from train.dataset import Fer2013
 from train.engine import predict
 from train.evaluate import RESULTS_DIR
 from train.ferplus import clean_validation
-from train.files import write_atomic
+from train.files import write_json
 from train.networks import create_network
 from train.recipe import load_recipe
 from train.run_dir import check_learnt, finished, read_weights
@@ -113,7 +113,7 @@ def main() -> None:
                 f"{model}, {name}: {figures['accuracy']:.2f} % on clean validation, "
                 f"macro-F1 {figures['macro_f1']:.2f} %"
             )
-    write_atomic(args.out, json.dumps(studies, indent=2) + "\n")
+    write_json(args.out, studies)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ right: by FER2013's labels, or by the majority of FER+'s votes for weights that 
 with its coverage, the share of images that reach it; null where no threshold does.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fer_zoo.thresholds import FILE
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import add_weights_arguments, learnt, out_of, packaged
 from train.ferplus import clean_validation
-from train.files import sha256, write_atomic
+from train.files import sha256, write_json
 
 PRECISION = 0.85
 
@@ -82,7 +81,7 @@ def main() -> None:
         "wanted_precision": 100 * PRECISION,
         "models": models,
     }
-    write_atomic(out, json.dumps(results, indent=2) + "\n")
+    write_json(out, results)
 
 
 if __name__ == "__main__":

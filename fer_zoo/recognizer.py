@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ class Face:
             "confidence": self.confidence,
             "unsure": self.unsure,
             "probs": dict(self.probs),
-            "landmarks": None
-            if self.landmarks is None
-            else [[round(float(x), 1), round(float(y), 1)] for x, y in self.landmarks],
+            "landmarks": None if self.landmarks is None else self.landmarks.astype(float).round(1).tolist(),
         }
 
 
@@ -235,9 +234,7 @@ class Recognizer:
                 explanations.append(
                     Explanation(
                         maps=dict(zip(self.labels, face_maps, strict=True)),
-                        flat=frozenset(
-                            label for label, none in zip(self.labels, face_flat, strict=True) if none
-                        ),
+                        flat=frozenset(compress(self.labels, face_flat)),
                     )
                 )
         return explanations
@@ -254,7 +251,7 @@ class Recognizer:
         return torch.cat(probs).numpy() if probs else np.empty((0, len(self.labels)), np.float32)
 
 
-def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
+def load_model(model: str | Path | nn.Module) -> nn.Module:
     """Get a model with its weights from a name, a file or a module; see `Recognizer`.
 
     Weights lie channels last: safetensors wants them `.contiguous()` before it saves them.
@@ -269,7 +266,7 @@ def load_model(model: str | Path | nn.Module | None = None) -> nn.Module:
     if isinstance(model, Path) or str(model).endswith(".safetensors"):
         loaded = _load_file(Path(model))
     else:
-        loaded = _load_named(default_model() if model is None else model)
+        loaded = _load_named(model)
     # so convolutions take a tenth to a half less time on a CPU
     return loaded.to(memory_format=torch.channels_last)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_zoo.data import DataError, load_fer2013, wrong_counts
-from train.dataset import PACK, Fer2013
+from train.dataset import PACK, Fer2013, read_pack
 from train.hardware import choose_precision, exact_fp32, keep_freed_memory
 from train.recipe import Recipe, load_recipe
 
@@ -56,8 +56,6 @@ def load_data(args: argparse.Namespace, strict: bool = True) -> Fer2013:
     """
     source = source_of(args)
     if str(source).endswith(PACK):
-        from train.pack import read_pack  # which imports this module
-
         return read_pack(Path(source))
     dataset = load_fer2013(source, check_counts=strict)
     if not strict and (wrong := wrong_counts(dataset)):

@@ -1,12 +1,15 @@
 """What the scripts train on, as arrays: FER2013 by its official split, or any folder of faces."""
 
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 
 from fer_zoo.data import DataError, is_lossy, to_arrays
 from fer_zoo.faces import square_face
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 # One fold of these is held out where a folder brings no validation split.
 HOLD_OUT = 6
 
-PACK = ".pack"  # suffix of the files of `train/pack.py`
+# Files of `train/pack.py`: their suffix, and faces side by side (WebP allows 16,383 pixels).
+PACK, COLUMNS = ".pack", 340
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,37 @@ def _votes(split: str, rows: list[list[int] | None]) -> np.ndarray:
         f"the column ferplus of {split} must hold the ten counts of FER+'s votes, or null, in every row: "
         "model_cards/dataset.md says how to add it"
     )
+
+
+def read_pack(file: Path) -> Fer2013:
+    """Reads what `train/pack.py` wrote.
+
+    Raises:
+        DataError: It is no pack.
+    """
+    try:
+        with safe_open(file, "pt") as pack:
+            metadata = pack.metadata()
+            splits = {
+                name: _read_split(pack.get_tensor(f"{name}.webp"), pack.get_tensor(f"{name}.labels"))
+                for name in ("train", "validation", "test")
+            }
+            votes = {
+                key.removesuffix(".votes"): pack.get_tensor(key).numpy()
+                for key in pack.keys()  # noqa: SIM118, it is no dict
+                if key.endswith(".votes")
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{file}: is no pack of FER2013 that can be read ({error})") from error
+    return Fer2013(splits, metadata["fingerprint"], metadata["lossy"] == "True", votes)
+
+
+def _read_split(picture: torch.Tensor, labels: torch.Tensor) -> Arrays:
+    with Image.open(io.BytesIO(picture.numpy().tobytes())) as image:
+        sheet = np.asarray(image.convert("L"))
+    side = sheet.shape[1] // COLUMNS
+    tiles = sheet.reshape(-1, side, COLUMNS, side).swapaxes(1, 2).reshape(-1, side, side)
+    return Arrays(tiles[: len(labels)].copy(), labels.numpy())
 
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:

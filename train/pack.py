@@ -15,17 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fer_zoo.data import DataError
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.dataset import PACK, Arrays, Fer2013
+from train.dataset import COLUMNS, PACK, Fer2013
 from train.files import write_atomic
-
-COLUMNS = 340  # faces side by side: WebP allows 16,383 pixels
 
 
 def write_pack(data: Fer2013, file: Path) -> None:
@@ -45,37 +41,6 @@ def write_pack(data: Fer2013, file: Path) -> None:
             tensors[f"{name}.votes"] = torch.from_numpy(data.votes[name])
     metadata = {"fingerprint": data.fingerprint, "lossy": str(data.lossy)}
     write_atomic(file, save(tensors, metadata))
-
-
-def read_pack(file: Path) -> Fer2013:
-    """Reads what `write_pack` wrote.
-
-    Raises:
-        DataError: It is no pack.
-    """
-    try:
-        with safe_open(file, "pt") as pack:
-            metadata = pack.metadata()
-            splits = {
-                name: _read_split(pack.get_tensor(f"{name}.webp"), pack.get_tensor(f"{name}.labels"))
-                for name in ("train", "validation", "test")
-            }
-            votes = {
-                key.removesuffix(".votes"): pack.get_tensor(key).numpy()
-                for key in pack.keys()  # noqa: SIM118, it is no dict
-                if key.endswith(".votes")
-            }
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{file}: is no pack of FER2013 that can be read ({error})") from error
-    return Fer2013(splits, metadata["fingerprint"], metadata["lossy"] == "True", votes)
-
-
-def _read_split(picture: torch.Tensor, labels: torch.Tensor) -> Arrays:
-    with Image.open(io.BytesIO(picture.numpy().tobytes())) as image:
-        sheet = np.asarray(image.convert("L"))
-    side = sheet.shape[1] // COLUMNS
-    tiles = sheet.reshape(-1, side, COLUMNS, side).swapaxes(1, 2).reshape(-1, side, side)
-    return Arrays(tiles[: len(labels)].copy(), labels.numpy())
 
 
 def main() -> None:

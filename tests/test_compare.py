@@ -10,7 +10,7 @@ import pytest
 import train.cli
 import train.compare
 from train.compare import CompareError, compare, corrected_interval, join
-from train.evaluate import RESULTS_DIR
+from train.files import RESULTS_DIR
 from train.recipe import load_recipe
 
 REAL = json.loads((RESULTS_DIR / "audit.json").read_text())["data"]["fingerprint"]

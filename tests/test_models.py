@@ -14,8 +14,8 @@ import fer_zoo
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.models.layers import FixedKernels
 from fer_zoo.onnx_model import as_onnx
-from train.evaluate import RESULTS_DIR, golden_input
-from train.files import sha256
+from train.evaluate import golden_input
+from train.files import RESULTS_DIR, sha256
 
 MODELS = ("fer_cbam", "fer_cnn", "fer_kernel_cnn", "fer_net", "fer_net_tiny", "fer_resnet")
 PACKAGED = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))

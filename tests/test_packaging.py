@@ -21,7 +21,7 @@ from launch import ROOT
 import fer_zoo
 from fer_zoo.models import WEIGHTS_DIR
 from train.app_process import running_app
-from train.evaluate import RESULTS_DIR
+from train.files import RESULTS_DIR
 from train.hub_folder import write_space
 
 # Predicts while every connection fails; prints a label and which extras are there.

@@ -19,8 +19,7 @@ from fer_zoo import EXPRESSIONS, Recognizer
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import ModelError
 from train import hub_folder, publish
-from train.evaluate import RESULTS_DIR
-from train.files import with_metadata
+from train.files import RESULTS_DIR, with_metadata
 
 NAME = min(WEIGHTS_DIR.glob("fer_cnn.*.safetensors")).stem
 REPO = f"fer-zoo/{NAME}"

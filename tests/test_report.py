@@ -21,9 +21,8 @@ from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import default_model
 from train import cards, claims, controls, figures, paper_page, report, robustness
-from train.evaluate import RESULTS_DIR
 from train.figures import FIGURES_DIR, draw_model, is_current
-from train.files import sha256
+from train.files import RESULTS_DIR, sha256
 from train.mean_gradcam import bands
 from train.networks import create_network
 from train.robustness import CONDITIONS

@@ -8,7 +8,7 @@ import pytest
 from launch import ROOT, run
 
 from train import cards, flagship, lineage
-from train.evaluate import RESULTS_DIR
+from train.files import RESULTS_DIR
 from train.networks import NetworkError, create_network
 from train.recipe import RecipeError, load_recipe, without_seed
 from train.search import SearchError, load_search, table

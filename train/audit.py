@@ -17,8 +17,7 @@ from fer_zoo.folds import leak_free_folds
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays, Fer2013
-from train.evaluate import RESULTS_DIR
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 
 
 def audit(data: Fer2013) -> dict:

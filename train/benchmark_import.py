@@ -17,8 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
-from train.evaluate import RESULTS_DIR
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("timm", "fer_zoo")

@@ -26,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from space.readers import MODELS
 from train.app_process import ROOT, running_app
 from train.cli import create_parser, run
-from train.evaluate import RESULTS_DIR
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 
 FPS = 30  # at which Chromium plays the film
 FRAMES = 256

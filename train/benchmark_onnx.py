@@ -37,9 +37,9 @@ from fer_zoo.onnx_model import OnnxModel, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import RESULTS_DIR, learnt
+from train.evaluate import learnt
 from train.ferplus import clean_validation
-from train.files import sha256, write_json
+from train.files import RESULTS_DIR, sha256, write_json
 
 BATCHES = (1, 64)
 CALIBRATION = 512  # training faces

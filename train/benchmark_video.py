@@ -30,8 +30,7 @@ from fer_zoo import Recognizer
 from fer_zoo.recognizer import default_model
 from fer_zoo.video import Timeline, analyze_video
 from train.app_process import ROOT
-from train.evaluate import RESULTS_DIR
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 
 SIZE, RATE = (1280, 720), 30
 

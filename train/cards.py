@@ -10,7 +10,8 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.evaluate import RESULTS_DIR, TEST_READS, judged, labels_of
+from train.evaluate import TEST_READS, judged, labels_of
+from train.files import RESULTS_DIR
 from train.lineage import RECIPES, needs
 from train.recipe import Recipe, settings_of, without_seed
 from train.search import table as search_table

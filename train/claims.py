@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from fer_zoo.labels import EXPRESSIONS
-from train.evaluate import RESULTS_DIR
+from train.files import RESULTS_DIR
 
 # Test accuracy in percent as the paper gives it ("Final Test Accuracy").
 PAPER = {"fer_cnn": 58.26, "fer_kernel_cnn": 59.72, "fer_resnet": 53.13, "fer_cbam": 62.18}

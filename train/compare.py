@@ -22,8 +22,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
-from train.evaluate import RESULTS_DIR
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 from train.recipe import load_recipe, settings_of
 
 # What compared models have in common besides their settings, seed and precision apart.

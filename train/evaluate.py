@@ -25,10 +25,9 @@ from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
 from train.engine import predict
-from train.files import sha256, write_json
+from train.files import RESULTS_DIR, sha256, write_json
 from train.networks import size_of
 
-RESULTS_DIR = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 TEST_READS = "test_reads.jsonl"
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from fer_zoo.files import atomic
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.evaluate import RESULTS_DIR, judged
+from train.evaluate import judged
+from train.files import RESULTS_DIR
 
 FIGURES_DIR = RESULTS_DIR.parent / "figures"
 DIGEST = "Source"  # PNG text that holds the digest

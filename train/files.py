@@ -1,10 +1,12 @@
-"""Files that are whole or absent, and their hashes."""
+"""Files that are whole or absent, their hashes, and where the results lie."""
 
 import hashlib
 import json
 from pathlib import Path
 
 from fer_zoo.files import atomic
+
+RESULTS_DIR = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -13,8 +13,8 @@ from timm.models._hub import save_config_for_hf
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from train.cards import ROWS, SPLITS
-from train.evaluate import RESULTS_DIR, weight_file
-from train.files import sha256, with_metadata
+from train.evaluate import weight_file
+from train.files import RESULTS_DIR, sha256, with_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS_DIR = RESULTS_DIR.parent

@@ -25,9 +25,9 @@ from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
-from train.evaluate import RESULTS_DIR, weight_file
+from train.evaluate import weight_file
 from train.figures import FIGURES_DIR, draw_mean_maps
-from train.files import sha256, write_json
+from train.files import RESULTS_DIR, sha256, write_json
 
 FILE = RESULTS_DIR / "mean-gradcam.json"
 ENOUGH = 120  # faces of an expression

@@ -21,10 +21,10 @@ from train.cards import card, load_results
 from train.claims import PAPER, difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
-from train.evaluate import RESULTS_DIR, judged, labels_of, learnt, weight_file
+from train.evaluate import judged, labels_of, learnt, weight_file
 from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
-from train.files import write_atomic
+from train.files import RESULTS_DIR, write_atomic
 from train.gallery import draw_gallery
 from train.paper_page import load_maps, load_studies, page, study_curves
 from train.summary import cells, curves_of, precisions

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train import controls, studies
 from train.claims import BEST
 from train.cli import create_parser, load_data, run
-from train.evaluate import RESULTS_DIR, EvaluationError, check_test_read, judged
+from train.evaluate import EvaluationError, check_test_read, judged
 from train.ferplus import votes_of
-from train.files import sha256
+from train.files import RESULTS_DIR, sha256
 from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options

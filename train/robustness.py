@@ -30,8 +30,8 @@ from train import ferplus
 from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.engine import predict
-from train.evaluate import RESULTS_DIR, add_weights_arguments, out_of, packaged
-from train.files import sha256, write_json
+from train.evaluate import add_weights_arguments, out_of, packaged
+from train.files import RESULTS_DIR, sha256, write_json
 
 FILE = RESULTS_DIR / "robustness.json"
 

@@ -22,8 +22,7 @@ from torch.utils.benchmark import Timer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
-from train.evaluate import RESULTS_DIR
-from train.files import write_atomic, write_json
+from train.files import RESULTS_DIR, write_atomic, write_json
 from train.hardware import cpu
 from train.networks import check_name, create_network, size_of
 from train.recipe import load_recipe

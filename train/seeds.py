@@ -19,8 +19,8 @@ from fer_zoo.metrics import scores
 from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.evaluate import RESULTS_DIR, check_test_read, log_test_read
-from train.files import sha256, write_json
+from train.evaluate import check_test_read, log_test_read
+from train.files import RESULTS_DIR, sha256, write_json
 from train.recipe import without_seed
 from train.run_dir import WEIGHTS, check_learnt, finished
 from train.teacher import probabilities

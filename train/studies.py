@@ -21,9 +21,8 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import read_history
 from train.dataset import Fer2013
 from train.engine import predict
-from train.evaluate import RESULTS_DIR
 from train.ferplus import clean_validation
-from train.files import write_json
+from train.files import RESULTS_DIR, write_json
 from train.networks import create_network
 from train.recipe import load_recipe
 from train.run_dir import check_learnt, finished, read_weights

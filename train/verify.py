@@ -15,8 +15,8 @@ from fer_zoo.data import DataError
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.evaluate import RESULTS_DIR, evaluate
-from train.files import sha256
+from train.evaluate import evaluate
+from train.files import RESULTS_DIR, sha256
 
 TOLERANCE_IMAGES = 2
 

@@ -53,7 +53,7 @@ def test_onnx_table_has_int8s_cost_and_the_peer(tmp_path, monkeypatch):
     peer = {"milliseconds": {"1": 0.42}, "faces_per_second": {"64": 2417.4}}
     results = {"models": {"a.b": row}, "peers": {"fer 1.0": peer}}
     (tmp_path / "benchmark-onnx.json").write_text(json.dumps(results))
-    monkeypatch.setattr(report, "RESULTS_DIR", tmp_path)
+    monkeypatch.setattr("train.files.RESULTS_DIR", tmp_path)
     table = report.onnx_table()
     assert "\n| `a.b` | 0.50 / 2,560 | 0.50 / 2,560 | 0.50 / 2,560 | 0.75 |\n" in table
     assert "the default model of fer 1.0 takes 0.42 ms for one face and reads 2,417 faces/s" in table
@@ -290,8 +290,7 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
         (tmp_path / file.name).write_text(file.read_text())
     for name in ("studies", "compare-paper"):
         (tmp_path / f"{name}.json").unlink(missing_ok=True)
-    for module in (claims, report):
-        monkeypatch.setattr(module, "RESULTS_DIR", tmp_path)
+    monkeypatch.setattr("train.files.RESULTS_DIR", tmp_path)
     without = paper_page.page()
     assert "side studies" not in without
     # three side studies, and what two networks would tell each time

@@ -103,7 +103,8 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     results = json.loads((RESULTS_DIR / "fer_cnn.paper.json").read_text()) | {"model": "fer_cnn.fer2013"}
     split = results["splits"]["test"] | {"flip_accuracy": 61.5}
     config = results["run"]["config"]
-    monkeypatch.setattr(cards, "RESULTS_DIR", tmp_path)
+    for module in ("cards", "files"):
+        monkeypatch.setattr(f"train.{module}.RESULTS_DIR", tmp_path)
     reads = [{"model": "fer_cnn.fer2013", "sha256": sha256} for sha256 in ("earlier", results["sha256"])]
     (tmp_path / "test_reads.jsonl").write_text("".join(json.dumps(read) + "\n" for read in reads))
     alone = cards.card(results)

@@ -11,7 +11,7 @@ import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import TEST_READS, judged, labels_of
-from train.files import RESULTS_DIR
+from train.files import RESULTS_DIR, read_results
 from train.lineage import RECIPES, needs
 from train.recipe import Recipe, settings_of, without_seed
 from train.search import table as search_table
@@ -253,8 +253,7 @@ def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
 
 def _latency(model: str) -> str:
     """Milliseconds by `train/benchmark_onnx.py`."""
-    file = RESULTS_DIR / "benchmark-onnx.json"
-    found = json.loads(file.read_text()) if file.exists() else {"models": {}}
+    found = read_results("benchmark-onnx", {"models": {}})
     if model not in found["models"]:
         return "not measured"
     times = {kind: ms["1"] for kind, ms in found["models"][model]["milliseconds"].items()}
@@ -300,10 +299,9 @@ def _seeds(arch: str, config: dict) -> str:
 
 def _tried(arch: str) -> str:
     """What the search for the recipe found, where there was one."""
-    file = RESULTS_DIR / f"search-{arch}.json"
-    if not file.exists():
+    results = read_results(f"search-{arch}", {})
+    if not results:
         return ""
-    results = json.loads(file.read_text())
     return (
         f"## What was tried\n\nOne change at a time, {results['epochs']} epochs, on clean validation; the "
         "loss is that of the last epoch, milliseconds are those of one face in PyTorch on "

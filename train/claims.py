@@ -1,6 +1,5 @@
 """Judges what the course paper claims by the results files: it holds, it does not, or it is undecided."""
 
-import json
 import math
 from collections.abc import Iterable
 from itertools import combinations
@@ -8,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from fer_zoo.labels import EXPRESSIONS
-from train.files import RESULTS_DIR
+from train.files import read_results
 
 # Test accuracy in percent as the paper gives it ("Final Test Accuracy").
 PAPER = {"fer_cnn": 58.26, "fer_kernel_cnn": 59.72, "fer_resnet": 53.13, "fer_cbam": 62.18}
@@ -31,16 +30,6 @@ STUDIED = (
     "30 epochs read no better than 20",
     "Class weights correct in part that fear and disgust are read badly",
 )
-
-
-def load(name: str) -> dict:
-    """A results file's content."""
-    return json.loads((RESULTS_DIR / f"{name}.json").read_text())
-
-
-def load_if_run(name: str) -> dict:
-    """A results file's content; empty where its script was not run."""
-    return load(name) if (RESULTS_DIR / f"{name}.json").exists() else {}
 
 
 def difference(first: Share, second: Share) -> Interval:
@@ -95,7 +84,7 @@ def _judge_study(found: dict) -> list[str]:
     noise = 100 * math.sqrt(early / 100 * (1 - early / 100) / n)
     before, after = base["validation_clean"], weighted["validation_clean"]
     # FER2013's clean validation has so many of each, whatever reads it
-    cases = _recall(load(f"{BEST}.paper")["splits"]["validation_clean"])
+    cases = _recall(read_results(f"{BEST}.paper")["splits"]["validation_clean"])
     gains = {
         name: difference(*((split["recall"][name], cases[name][1]) for split in (after, before)))
         for name in HELPED
@@ -275,7 +264,7 @@ def _attention(test: dict[str, dict]) -> tuple[bool | None, str]:
 
 def _paired(first: str, second: str, expression: str | None = None) -> Interval | None:
     """95 % interval of `first` less `second` over the folds, in accuracy or a recall; None: not compared."""
-    for pair in load_if_run("compare-paper").get("pairs", []):
+    for pair in read_results("compare-paper", {}).get("pairs", []):
         if set(pair["models"]) == {first, second}:
             row = pair["recall"][expression] if expression else pair
             mean = row["mean"] if pair["models"][0] == first else -row["mean"]

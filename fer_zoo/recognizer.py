@@ -172,7 +172,7 @@ class Recognizer:
         owners, detections, crops = [], [], []
         for index, source in enumerate(images):
             rgb = np.asarray(load_image(source))
-            for detection in sorted(self.detector.detect(rgb), key=lambda d: _area(d.box), reverse=True):
+            for detection in sorted(self.detector.detect(rgb), key=lambda d: d.area, reverse=True):
                 owners.append(index)
                 detections.append(detection)
                 crops.append(crop_face(rgb, detection))
@@ -383,8 +383,3 @@ def _device(device: str | torch.device) -> torch.device:
 def _reason(error: Exception) -> str:
     """The first sentence of what the error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
-
-
-def _area(box: tuple[float, float, float, float]) -> float:
-    x1, y1, x2, y2 = box
-    return (x2 - x1) * (y2 - y1)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .drawing import draw_faces
-from .faces import Detection, FaceDetector, crop_face
+from .faces import Detection, FaceDetector, crop_face, detect_reduced
 from .files import atomic
 from .recognizer import Recognizer
 from .tracking import Track, Tracker, match_boxes
@@ -205,21 +205,8 @@ def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 def _detect(detector: FaceDetector, rgb: np.ndarray) -> list[Detection]:
     """Search a reduced copy; the largest face first."""
-    import cv2
-
-    height, width = rgb.shape[:2]
-    scale = min(1.0, DETECT_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    found = detector.detect(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb)
-    back = np.array([width / size[0], height / size[1]])
-    return [
-        replace(
-            d,
-            box=tuple((np.reshape(d.box, (2, 2)) * back).ravel().tolist()),
-            landmarks=None if d.landmarks is None else d.landmarks * back,
-        )
-        for d in sorted(found, key=lambda d: (d.box[2] - d.box[0]) * (d.box[3] - d.box[1]), reverse=True)
-    ]
+    found = detect_reduced(detector, rgb, DETECT_SIDE / max(rgb.shape[:2]))
+    return sorted(found, key=lambda detection: detection.area, reverse=True)
 
 
 def _between(a: Detection, b: Detection, share: float) -> Detection:

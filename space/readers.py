@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import cv2
 import gradio as gr
 import numpy as np
 import timm
@@ -17,7 +15,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import nn
 
-from fer_zoo.faces import WORK_SIDE, Detection, FaceDetector, get_detector
+from fer_zoo.faces import WORK_SIDE, Detection, FaceDetector, detect_reduced, get_detector
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.recognizer import PREFERRED, Face, Recognizer, load_model
 from fer_zoo.thresholds import sure_from
@@ -60,17 +58,7 @@ class Reduced:
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         longest = max(rgb.shape[:2])
         scale = max(REDUCTION, REDUCED_SIDE / longest)
-        if scale >= 1 or scale * longest >= WORK_SIDE[1]:
-            return self.detector.detect(rgb)
-        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return [
-            replace(
-                found,
-                box=tuple(value / scale for value in found.box),
-                landmarks=None if found.landmarks is None else found.landmarks / scale,
-            )
-            for found in self.detector.detect(small)
-        ]
+        return detect_reduced(self.detector, rgb, 1 if scale * longest >= WORK_SIDE[1] else scale)
 
 
 @cache

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from timm.data.transforms import str_to_pil_interp
 from torch import nn
-
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def normalize(pixels: torch.Tensor, cfg: Mapping[str, Any]) -> torch.Tensor:
@@ -45,7 +44,7 @@ def to_input(
     cfg = model if isinstance(model, Mapping) else model.pretrained_cfg
     chans, height, width = cfg["input_size"]
     chans = getattr(model, "in_chans", chans)
-    mode, resample = ("L" if chans == 1 else "RGB"), _RESAMPLE[cfg["interpolation"]]
+    mode, resample = ("L" if chans == 1 else "RGB"), str_to_pil_interp(cfg["interpolation"])
     pixels = np.empty((len(images), height, width, chans), np.uint8)
     for row, image in zip(pixels, images, strict=True):
         image = image if isinstance(image, Image.Image) else Image.fromarray(image)

@@ -15,6 +15,9 @@ PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#b
 # The time in which the share `smoothing` of an estimate is kept.
 SMOOTHING_SECONDS = 0.1
 
+# Seconds after which a face that was not seen is forgotten.
+MAX_GAP = 1.0
+
 # A face is the same if it has moved and grown by less than this from one frame to the next; see `_change`.
 MAX_CHANGE = 1.0
 
@@ -57,25 +60,22 @@ class _Known:
 class Tracker:
     """Knows faces again from frame to frame.
 
-    It holds numbers alone, no pictures, so it may be copied or kept for every visitor of a site.
+    One that was not seen for longer than `MAX_GAP` is forgotten, but never from one frame to the next,
+    however far apart they are. It holds numbers alone, no pictures, so it may be copied or kept for every
+    visitor of a site.
 
     Args:
         smoothing: How much of the old probabilities is kept over a tenth of a second, 0 (none) to below 1;
             what is left after a longer or shorter time follows from it, so the frame rate does not matter.
-        max_gap: A face that was not seen for more than so many seconds is forgotten, but never from one frame
-            to the next, however far apart they are.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: The smoothing is out of its range.
     """
 
-    def __init__(self, smoothing: float = 0.6, max_gap: float = 1.0):
+    def __init__(self, smoothing: float = 0.6):
         if not 0 <= smoothing < 1:
             raise ValueError(f"Smoothing is at least 0 and below 1, not {smoothing:g}.")
-        if not max_gap >= 0:
-            raise ValueError(f"The longest gap is 0 seconds or more, not {max_gap:g}.")
         self.smoothing = smoothing
-        self.max_gap = max_gap
         self._known: list[_Known] = []
         self._last = -math.inf
         self._count = 0
@@ -93,7 +93,7 @@ class Tracker:
         self._known = [
             known
             for known in self._known
-            if known.seconds == self._last or seconds - known.seconds <= self.max_gap
+            if known.seconds == self._last or seconds - known.seconds <= MAX_GAP
         ]
         self._last = seconds
         known = {j: self._known[i] for i, j in match_boxes(self._known, faces)}

@@ -37,14 +37,12 @@ def bars(values: Mapping[str, float], caption: str, digits: int = 1) -> str:
     return f'<table class="bars"><caption>{caption}</caption>{rows}</table>'
 
 
-def heat_table(
-    rows: Mapping[str, Sequence[float]], columns: Sequence[str], corner: str, caption: str, digits: int = 0
-) -> str:
+def heat_table(rows: Mapping[str, Sequence[float]], columns: Sequence[str], corner: str, caption: str) -> str:
     """Values of 0..1 in percent, the larger the darker."""
     head = "".join(f'<th scope="col">{name}</th>' for name in columns)
     body = "".join(
         f'<tr><th scope="row">{name}</th>'
-        + "".join(f'<td style="--share: {value:.1%}">{100 * value:.{digits}f}</td>' for value in values)
+        + "".join(f'<td style="--share: {value:.1%}">{100 * value:.0f}</td>' for value in values)
         + "</tr>"
         for name, values in rows.items()
     )

@@ -64,7 +64,7 @@ def test_nearest_pair_is_matched_first():
 
 
 def test_a_short_gap_keeps_number_and_colour_and_a_long_one_does_not():
-    tracker = Tracker(max_gap=1.0)
+    tracker = Tracker()
     [before] = tracker.update([face(0)], 0.0)
     assert tracker.update([], 0.5) == []
     [after] = tracker.update([face(20)], 1.0)
@@ -75,7 +75,7 @@ def test_a_short_gap_keeps_number_and_colour_and_a_long_one_does_not():
 
 
 def test_frames_that_are_far_apart_keep_their_faces():
-    tracker = Tracker(max_gap=1.0)
+    tracker = Tracker()
     assert [numbers(tracker, [face(0), face(300)], 60.0 * i) for i in range(3)] == [[1, 2]] * 3
 
 
@@ -116,7 +116,7 @@ def test_a_copy_goes_its_own_way():
     assert numbers(tracker, [face(0), face(900)], 0.1) == [1, 2]
 
 
-@pytest.mark.parametrize("wrong", [{"smoothing": 1.0}, {"smoothing": -0.1}, {"max_gap": -1.0}])
+@pytest.mark.parametrize("wrong", [{"smoothing": 1.0}, {"smoothing": -0.1}])
 def test_values_out_of_range(wrong):
     with pytest.raises(ValueError, match="not"):
         Tracker(**wrong)

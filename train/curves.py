@@ -1,6 +1,5 @@
 """Learning curves, as a picture."""
 
-import json
 from pathlib import Path
 
 from train.figures import new_figure, save
@@ -10,11 +9,6 @@ PANELS = (
     ("val_loss", "loss on clean validation"),
     ("val_accuracy", "accuracy on clean validation, %"),
 )
-
-
-def read_history(run_dir: Path) -> list[dict]:
-    """The figures of a run's epochs, in their order."""
-    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
 
 
 def draw_curves(histories: dict[str, list[list[dict]]], file: Path) -> None:

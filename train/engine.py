@@ -35,7 +35,7 @@ from train.augment import augment, draw_augmentation, draw_mix, to_device
 from train.dataset import Arrays
 from train.hardware import describe
 from train.recipe import Recipe
-from train.run_dir import RunDir, RunError, locked
+from train.run_dir import RunDir, RunError, locked, read_weights
 
 # Images that a run must see before the half minute that torch.compile takes is won back: measured on a CPU,
 # and estimated for a GPU, which sees about a hundred times as many a second.
@@ -122,7 +122,7 @@ def fit(
             accelerator.free_memory()
             trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
             result = _train(trainer, validation, run, config)
-        model.load_state_dict(run.weights())
+        model.load_state_dict(read_weights(out))
     return result
 
 

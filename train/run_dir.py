@@ -29,7 +29,7 @@ from train.recipe import settings_of
 # Where it ran, from which commit, and what its recipe is called are records, not settings.
 RECORDS = ("git", "hardware", "recipe_name")
 
-CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "model.safetensors"
+CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "model.safetensors"
 
 
 class RunError(ValueError):
@@ -46,6 +46,11 @@ def finished(path: Path) -> tuple[dict, dict]:
         raise RunError(f"{path} is not a finished run: it has no {RESULT}")
     config, result = (json.loads((path / name).read_text()) for name in (CONFIG, RESULT))
     return config, result
+
+
+def read_history(path: Path) -> list[dict]:
+    """The figures of a run's epochs, in their order."""
+    return [json.loads(line) for line in (path / HISTORY).read_text().splitlines()]
 
 
 def check_learnt(path: Path, config: dict, fingerprint: str) -> None:
@@ -155,10 +160,6 @@ class RunDir:
         file = self.path / RESULT
         return json.loads(file.read_text()) if file.exists() else None
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """What `read_weights` reads."""
-        return read_weights(self.path)
-
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
         """Writes the state after an epoch into a new directory and renames it when whole.
 
@@ -190,7 +191,7 @@ class RunDir:
                 (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
                 # first, so that the last epoch's line is never missing: an epoch done again writes it again
                 lines = "".join(json.dumps(line) + "\n" for line in history)
-                write_atomic(self.path / "history.jsonl", lines)
+                write_atomic(self.path / HISTORY, lines)
                 os.replace(partial, final)
                 for path in older:
                     shutil.rmtree(path)

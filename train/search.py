@@ -26,6 +26,7 @@ from train.files import RESULTS_DIR, write_atomic, write_json
 from train.hardware import cpu
 from train.networks import check_name, create_network, size_of
 from train.recipe import load_recipe
+from train.run_dir import finished, read_history
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 BASE = "base"
@@ -140,8 +141,8 @@ def summarize(search: Search, out: Path) -> list[dict]:
     rows = []
     for trial in search.trials:
         folders = [run_dir(out, trial.number, seed) for seed in search.seeds]
-        results = [json.loads((folder / "result.json").read_text()) for folder in folders]
-        last = [json.loads((folder / "history.jsonl").read_text().splitlines()[-1]) for folder in folders]
+        results = [finished(folder)[1] for folder in folders]
+        last = [read_history(folder)[-1] for folder in folders]
         rows.append(
             {
                 "name": trial.name,
@@ -213,7 +214,7 @@ def main() -> None:
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
-    config = json.loads((run_dir(out, 0, search.seeds[0]) / "config.json").read_text())
+    config, _ = finished(run_dir(out, 0, search.seeds[0]))
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
     results["timed_on"] = f"{cpu()}, 2 threads"

@@ -18,14 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.metrics import scores
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.curves import read_history
 from train.dataset import Fer2013
 from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import RESULTS_DIR, write_json
 from train.networks import create_network
 from train.recipe import load_recipe
-from train.run_dir import check_learnt, finished, read_weights
+from train.run_dir import check_learnt, finished, read_history, read_weights
 
 FILE = RESULTS_DIR / "studies.json"
 MODELS = ("fer_cnn", "fer_cbam")  # the paper's baseline, and its best, of which it speaks

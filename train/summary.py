@@ -8,8 +8,7 @@ import torch
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import scores
-from train.curves import read_history
-from train.run_dir import finished
+from train.run_dir import finished, read_history
 
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece")
 TRAINING = ("versions", "hardware", "git")

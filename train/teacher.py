@@ -21,11 +21,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.data import DataError
+from fer_zoo.files import atomic
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.engine import predict
-from train.files import write_atomic
 from train.networks import create_network
 from train.run_dir import check_learnt, finished, read_weights
 
@@ -47,9 +47,8 @@ def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.n
 
 def write_table(file: Path, table: pa.Table) -> None:
     """Writes parquet, whole or not at all."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    write_atomic(file, buffer.getvalue().to_pybytes())
+    with atomic(file) as partial:
+        pq.write_table(table, partial)
 
 
 def read_probabilities(files: Sequence[Path], train: Arrays) -> np.ndarray:

@@ -59,10 +59,6 @@ class FaceNet(nn.Module):
         self.head = head
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        return set()
-
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         stage, layer = r"^stages\.(\d+)", r"^stages\.(\d+)\.(\d+)"
         # a stage may be one block, without numbered layers

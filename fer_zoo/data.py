@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from .errors import reason
 from .labels import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _read_hub(name: str) -> dict[str, _Rows]:
     try:
         splits = load_dataset(name)
     except Exception as error:  # of many kinds, and each means the same to the reader
-        message = f"{name}: no such file or folder, nor could it be had from the Hub ({_brief(error)})"
+        message = f"{name}: no such file or folder, nor could it be had from the Hub ({reason(error)})"
         raise DataError(message) from error
     return _from_tables(splits, name)
 
@@ -199,7 +200,7 @@ def _read_parquet(folder: Path, files: list[Path]) -> dict[str, _Rows]:
     try:
         splits = {split: Dataset(parquet.read_table(f, partitioning=None)) for split, f in shards.items()}
     except (ArrowException, OSError) as error:
-        raise DataError(f"{folder}: the parquet files cannot be read ({_brief(error)})") from error
+        raise DataError(f"{folder}: the parquet files cannot be read ({reason(error)})") from error
     return _from_tables(splits, str(folder))
 
 
@@ -262,7 +263,7 @@ def _read_csv(file: Path) -> dict[str, _Rows]:
     try:
         return _from_csv_columns(csv.read_csv(file), str(file))
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as a CSV file ({_brief(error)})") from error
+        raise DataError(f"{file}: cannot be read as a CSV file ({reason(error)})") from error
 
 
 def _from_csv_columns(table: pa.Table, source: str) -> dict[str, _Rows]:
@@ -347,7 +348,3 @@ def _build(rows: _Rows, split: str, source: str | Path) -> datasets.Dataset:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _brief(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

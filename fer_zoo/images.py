@@ -12,6 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .errors import reason
+
 ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
 # Below Pillow's own warning level (89.5 megapixels) and above what nearly every camera delivers.
@@ -78,7 +80,7 @@ def load_image(source: ImageSource) -> Image.Image:
             ) from None
         raise ImageError(f"{name} is not an image that can be read, such as JPEG, PNG or WebP.") from None
     except Exception as error:  # a hostile or damaged header can make a decoder raise anything
-        raise ImageError(f"{name} cannot be opened as an image ({_reason(error)}).") from error
+        raise ImageError(f"{name} cannot be opened as an image ({reason(error)}).") from error
     # The file of a path is ours to close; a file object is the caller's.
     with image if isinstance(source, (str, os.PathLike)) else nullcontext():
         _check_size(image, name)
@@ -122,10 +124,6 @@ def _name(source: object) -> str:
     return f"'{name}'" if isinstance(name, str) else "The image"
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__
-
-
 def _too_large(name: str) -> str:
     return f"{name} is too large: at most {MAX_PIXELS // 1_000_000} megapixels can be read."
 
@@ -141,7 +139,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # decoders of damaged files raise OSError, ValueError, struct.error, ...
-        raise ImageError(f"{name} is damaged or cut short ({_reason(error)}).") from error
+        raise ImageError(f"{name} is damaged or cut short ({reason(error)}).") from error
     try:
         upright = ImageOps.exif_transpose(image)
     except Exception:  # broken EXIF must not cost the picture: it is taken as it lies
@@ -149,7 +147,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     try:
         return _to_rgb(upright)
     except ValueError as error:
-        raise ImageError(f"{name} has colours that cannot be turned into RGB ({_reason(error)}).") from error
+        raise ImageError(f"{name} has colours that cannot be turned into RGB ({reason(error)}).") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from .errors import reason
 from .faces import Detection, FaceDetector, crop_face, get_detector
 from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
 from .images import ImageSource, load_image
@@ -320,14 +321,14 @@ def _why(error: Exception) -> str:
     if status:
         return f"the Hub is at fault ({status}): try again later"
     if not_cached:
-        return f"it is not in the cache, and the Hub cannot be reached ({_reason(cause)})"
+        return f"it is not in the cache, and the Hub cannot be reached ({reason(cause)})"
     if isinstance(error, HTTPError):
-        return f"the connection to the Hub broke off ({_reason(error)}): try again"
+        return f"the connection to the Hub broke off ({reason(error)}): try again"
     if isinstance(error, SafetensorError):
-        return f"its model.safetensors is damaged ({_reason(error)})"
+        return f"its model.safetensors is damaged ({reason(error)})"
     if isinstance(error, json.JSONDecodeError):
-        return f"its config.json is damaged ({_reason(error)})"
-    return _reason(error)
+        return f"its config.json is damaged ({reason(error)})"
+    return reason(error)
 
 
 def _trained_labels(name: str) -> tuple[str, ...]:
@@ -358,9 +359,7 @@ def _load_file(path: Path) -> nn.Module:
             metadata = file.metadata() or {}
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"'{path}' is not a safetensors file that can be read ({_reason(error)})."
-        ) from error
+        raise ModelError(f"'{path}' is not a safetensors file that can be read ({reason(error)}).") from error
     arch = metadata.get("architecture", "")
     if not timm.is_model(arch):
         raise ModelError(f"'{path}' does not name an architecture in its metadata, as train/package.py does.")
@@ -377,9 +376,4 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: a torch built without CUDA
-        raise ValueError(f"The device '{device}' cannot be used here ({_reason(error)}).") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of what the error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+        raise ValueError(f"The device '{device}' cannot be used here ({reason(error)}).") from error

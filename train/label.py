@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo import Recognizer
 from fer_zoo.data import DataError
+from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
 from fer_zoo.images import ImageError, load_image
 from fer_zoo.recognizer import default_model
@@ -96,9 +97,8 @@ def open_source(
     try:
         splits = load(streaming=streaming)
     except Exception as error:  # of many kinds, and each means the same to the reader
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
-            f"'{name}' is no dataset on the Hub, folder or parquet file of pictures ({reason})"
+            f"'{name}' is no dataset on the Hub, folder or parquet file of pictures ({reason(error)})"
         ) from error
     rows = splits[_choose("split", split, list(splits), list(splits), name)]
     features = rows.features or Features()

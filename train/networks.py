@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fer_zoo.errors import reason
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import create_face_model
 from train import controls, trials  # noqa: F401, registers them
@@ -64,7 +65,7 @@ def create_network(
         model = create_face_model(name, labels=labels, input_size=size, pretrained=pretrained, **kwargs)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         what = "weights of " if pretrained else ""
-        raise NetworkError(f"the {what}model {name!r} cannot be had: {_first_line(error)}") from error
+        raise NetworkError(f"the {what}model {name!r} cannot be had: {reason(error)}") from error
     check_size(name, model, (size, size), f"try --input-size {2 * size}")
     return model
 
@@ -87,7 +88,7 @@ def check_size(name: str, model: nn.Module, size: tuple[int, int], hint: str) ->
             model.eval()(torch.zeros(1, 1, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise NetworkError(
-            f"{name} cannot take images of {width}x{height} pixels ({_first_line(error)}): {hint}"
+            f"{name} cannot take images of {width}x{height} pixels ({reason(error)}): {hint}"
         ) from error
     model.train()
 
@@ -105,7 +106,3 @@ def size_of(model: nn.Module, faces: torch.Tensor) -> dict:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gmacs": flops.get_total_flops() / 2 / len(faces) / 1e9,
     }
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.sha import git_hash
 
+from fer_zoo.errors import reason
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.models._base import HUB_ORG
 from train.cli import create_parser, run
@@ -98,8 +99,7 @@ def explain(error: Exception, repo: str) -> str:
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
     again = "nothing was published; the same command tries again"
     if not isinstance(cause, HfHubHTTPError):
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
-        return f"{repo}: the Hub cannot be reached ({reason}): {again}"
+        return f"{repo}: the Hub cannot be reached ({reason(cause)}): {again}"
     status = cause.response.status_code
     if status in (401, 403):
         return f"{repo}: the Hub does not let this token write there ({status}): set HF_TOKEN to one that may"

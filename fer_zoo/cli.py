@@ -10,9 +10,19 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import timm
+import torch
+from PIL.Image import Resampling
+from tqdm import tqdm
 
 from . import __version__
 from .faces import DETECTORS, square_face
+from .images import ImageError, image_suffixes, load_image
+from .models import ModelError
+from .onnx_model import export_onnx, quantize_onnx
+from .recognizer import Recognizer, load_model
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
@@ -98,10 +108,6 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from .images import ImageError
-
     try:
         recognizer = _recognizer(args)
     except ValueError as error:  # of the model, the detector, the device or the backend
@@ -126,13 +132,10 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _video(args: argparse.Namespace) -> int:
-    import torch
-    from tqdm import tqdm
-
-    from .video import analyze_video
-
     if args.out is None and args.csv is None:
         return _complain("Say what to write: --out MP4, --csv CSV or both.")
+    from .video import analyze_video  # loads PyAV, of an extra
+
     # a few small faces at a time are read sooner by one thread; decoder and encoder use the other cores
     torch.set_num_threads(1)
     try:
@@ -153,14 +156,6 @@ def _video(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from tempfile import TemporaryDirectory
-
-    from PIL.Image import Resampling
-
-    from .images import ImageError, load_image
-    from .onnx_model import export_onnx, quantize_onnx
-    from .recognizer import ModelError, load_model
-
     try:
         model = load_model(args.model)
         if args.int8 is None:
@@ -188,16 +183,12 @@ def _export(args: argparse.Namespace) -> int:
     return OK
 
 
-def _recognizer(args: argparse.Namespace):
-    from .recognizer import Recognizer
-
+def _recognizer(args: argparse.Namespace) -> Recognizer:
     return Recognizer(args.model, faces=args.faces, device=args.device, backend=args.backend)
 
 
 def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The files that are meant, and the folders that hold none."""
-    from .images import image_suffixes
-
     photos, empty = [], []
     for path in paths:
         if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
@@ -250,8 +241,6 @@ def _csv_writer(labels: Sequence[str]):
 
 
 def _models(args: argparse.Namespace) -> int:
-    import timm
-
     print(f"{'model':24}{'parameters':>12}  {'input':10}weights")
     for name in timm.list_models("fer_*", pretrained=True):
         cfg = timm.get_pretrained_cfg(name)

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -125,8 +126,6 @@ def to_arrays(split: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: An image cannot be decoded or is not 48x48.
     """
-    import cv2
-
     table = split.select_columns(["image", "label"]).with_format("arrow")[:]
     images = np.empty((len(table), *SIZE), np.uint8)
     for i, row in enumerate(table["image"].to_pylist()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import cv2
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
@@ -66,8 +67,6 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int) -> Image.Image:
     Returns:
         An RGB image (size, size).
     """
-    import cv2
-
     face = np.asarray(crop.convert("L").convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     heat = cv2.resize(np.asarray(heat, np.float32), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+import huggingface_hub
 import numpy as np
 from PIL import Image
 
@@ -82,8 +84,6 @@ def detect_reduced(detector: FaceDetector, rgb: np.ndarray, scale: float) -> lis
 
     Boxes and landmarks are in pixels of the picture. From a scale of 1 on it is searched itself.
     """
-    import cv2
-
     if scale >= 1:
         return detector.detect(rgb)
     height, width = rgb.shape[:2]
@@ -131,17 +131,13 @@ def _given_yunet() -> Path | None:
 
 
 def _cached_yunet() -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(YUNET_REPO, YUNET_FILE)
+    path = huggingface_hub.try_to_load_from_cache(YUNET_REPO, YUNET_FILE)
     return Path(path) if isinstance(path, str) and _is_yunet(path) else None
 
 
 def _download_yunet() -> Path:
-    from huggingface_hub import hf_hub_download
-
     try:
-        path = hf_hub_download(YUNET_REPO, YUNET_FILE)
+        path = huggingface_hub.hf_hub_download(YUNET_REPO, YUNET_FILE)
     except Exception as error:  # offline, refused, renamed: the Hub's client raises a dozen kinds
         raise DetectorError(
             f"YuNet could not be downloaded from the Hub ({type(error).__name__}); give its file in "
@@ -183,8 +179,6 @@ class YuNet:
     """
 
     def __init__(self, path: str | Path):
-        import cv2
-
         self._local = _PerThread(partial(cv2.FaceDetectorYN.create, str(path), "", (320, 320), YUNET_SCORE))
         try:
             self.detect(np.zeros((320, 320, 3), np.uint8))  # other ONNX files load, too
@@ -231,8 +225,6 @@ def _working_copy(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The border lets faces be found that the picture's edge cuts, with boxes that reach beyond it.
     """
-    import cv2
-
     height, width = rgb.shape[:2]
     longest = max(height, width)
     target = min(max(longest, WORK_SIDE[0]), WORK_SIDE[1])
@@ -247,8 +239,6 @@ def _detections(
     corners: np.ndarray, scores: np.ndarray, points: np.ndarray, scale: np.ndarray
 ) -> list[Detection]:
     """Map (N, 4) corners and (N, 10) landmarks of a working copy back to its picture; keep no face twice."""
-    import cv2
-
     corners = (corners.reshape(-1, 2, 2) - WORK_BORDER) / scale
     points = (points.reshape(-1, 5, 2) - WORK_BORDER) / scale
     boxes = np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)

@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from .errors import reason
@@ -305,9 +309,6 @@ def _load_named(name: str) -> nn.Module:
 
 def _why(error: Exception) -> str:
     """What is wrong with a repository, a folder or the way to the Hub, and what helps."""
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-    from safetensors import SafetensorError
-
     not_cached = isinstance(error, LocalEntryNotFoundError)
     cause = error.__cause__ if not_cached and error.__cause__ else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
@@ -333,9 +334,6 @@ def _why(error: Exception) -> str:
 
 def _trained_labels(name: str) -> tuple[str, ...]:
     """The labels in the metadata of a loaded repository's or folder's weights; empty where there are none."""
-    from huggingface_hub import try_to_load_from_cache
-    from safetensors import safe_open
-
     scheme, _, place = name.partition(":")
     if scheme == "local-dir":
         path = Path(place) / "model.safetensors"
@@ -349,9 +347,6 @@ def _trained_labels(name: str) -> tuple[str, ...]:
 
 
 def _load_file(path: Path) -> nn.Module:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
     if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise ModelError(f"There is no model file '{path}'.")
     try:

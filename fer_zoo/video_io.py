@@ -13,6 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+try:
+    import av
+except ImportError:
+    av = None  # of the extra "video"; `VideoReader` asks for it
+
 VideoSource = str | Path | BinaryIO
 
 # Containers of clips. Some others that FFmpeg knows are lists of files or addresses that it would open.
@@ -86,7 +91,8 @@ class VideoReader:
     """
 
     def __init__(self, source: VideoSource, limits: Limits | None = None):
-        av = _av()
+        if av is None:
+            raise VideoError("Clips need the package av: pip install 'fer-zoo[video]'.")
         self._limits = limits or Limits()
         self._name = _name(source)
         with ExitStack() as stack:  # nothing stays open if a check fails
@@ -145,7 +151,6 @@ class VideoReader:
             raise VideoError(f"{self._name} has no picture that can be decoded.")
 
     def _pictures(self, on_sound: Callable[[Any], None] | None) -> Iterator[Any]:
-        av = _av()
         self._video.thread_type = "AUTO"
         # also where a damaged stream claims another size than the header
         self._video.codec_context.options = {"max_pixels": str(self._limits.pixels)}
@@ -173,7 +178,6 @@ class VideoReader:
             return
 
     def _find_video(self):
-        av = _av()
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in self._container.streams.video if not s.disposition & cover and s.codec_context]
         if not streams:
@@ -181,7 +185,7 @@ class VideoReader:
         return max(streams, key=lambda s: s.width * s.height)
 
     def _check_header(self) -> None:
-        stream, av = self._video, _av()
+        stream = self._video
         self._check_size(stream.width, stream.height)
         lengths = [Fraction(self._container.duration or 0, av.time_base)]
         if stream.duration and stream.time_base:
@@ -220,9 +224,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, reader: VideoReader):
         # faststart: the file plays while it still loads
-        self._container = _av().open(
-            str(path), "w", format="mp4", container_options={"movflags": "+faststart"}
-        )
+        self._container = av.open(str(path), "w", format="mp4", container_options={"movflags": "+faststart"})
         self._reader = reader
         self._video = self._sound = None
         self._early: list[Any] = []  # packets of the sound before the first frame
@@ -241,7 +243,6 @@ class VideoWriter:
 
     def write(self, frame: Frame) -> None:
         """Add a frame; its size is that of the first, reduced to even numbers."""
-        av = _av()
         height, width = (side // 2 * 2 for side in frame.rgb.shape[:2])
         if self._video is None:
             self._add_streams(width, height)
@@ -296,7 +297,7 @@ def _writing() -> Iterator[None]:
     """What FFmpeg refuses, in a sentence; a full disk and the like stay an OSError."""
     try:
         yield
-    except _av().FFmpegError as error:
+    except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise VideoError(f"The annotated clip cannot be written ({error.strerror}).") from error
@@ -314,14 +315,6 @@ def _fits_mp4(sound: Any) -> bool:
         return False
     codec = sound.codec_context.codec.canonical_name
     return codec in SOUND and (codec != "mp3" or sound.codec_context.sample_rate >= LEAST_MP3_RATE)
-
-
-def _av():
-    try:
-        import av
-    except ImportError as error:
-        raise VideoError("Clips need the package av: pip install 'fer-zoo[video]'.") from error
-    return av
 
 
 def _name(source: VideoSource) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 from fractions import Fraction
 
 import av
@@ -255,6 +254,6 @@ def test_a_long_timeline_thins_itself_out(whole):
 # What is wrong, and what the sentence says of it.
 def test_without_the_package_av(whole, tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", moving(3))
-    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("fer_zoo.video_io.av", None)
     with pytest.raises(VideoError, match=r"fer-zoo\[video\]"):
         analyze_video(clip, whole)

@@ -13,7 +13,7 @@ from launch import run
 import train.cli
 from train import lineage, reproduce
 from train.files import sha256
-from train.steps import Step, StepError, add_step_arguments, out_of_steps, run_all, step_options
+from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 
 def runs_of(*tags: str, seeds: int = 1) -> list[tuple[str, str, int]]:
@@ -98,7 +98,7 @@ def test_a_rehearsal_has_a_folder_of_its_own():
     args = {words: parser.parse_args(words.split()) for words in ("", "--epochs 1", "--out x --epochs 1")}
     folders = [out_of_steps(given, "reproduce") for given in args.values()]
     assert list(map(str, folders)) == ["runs/reproduce", "runs/reproduce-rehearsal", "x"]
-    with pytest.raises(StepError, match="--epochs must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="--epochs must be at least 1, not 0"):
         step_options(parser.parse_args(["--epochs", "0"]))
 
 
@@ -121,5 +121,5 @@ def test_a_failing_step_is_named(tmp_path):
     bad = Step("bad", "compare.py", {}, (tmp_path,))
     run_all([good], 1, tmp_path / "logs")
     assert "usage" in (tmp_path / "logs" / "good.log").read_text()
-    with pytest.raises(StepError, match=r"bad failed: error: .*no summary\.json"):
+    with pytest.raises(ValueError, match=r"bad failed: error: .*no summary\.json"):
         run_all([good, bad], 2, tmp_path / "logs")

@@ -29,10 +29,6 @@ from train.recipe import load_recipe, settings_of
 CONDITIONS = ("recipe", "folds", "train_images", "data", "input_size", "pretrained")
 
 
-class CompareError(ValueError):
-    """Runs that cannot be compared; the message is one sentence for the user."""
-
-
 def corrected_interval(differences: list[float], folds: int) -> tuple[float, float]:
     """Mean of paired differences, and the half width of its 95 % interval.
 
@@ -41,11 +37,11 @@ def corrected_interval(differences: list[float], folds: int) -> tuple[float, flo
         folds: Of each cross-validation: a fold's test set is 1 / (folds - 1) of its training set.
 
     Raises:
-        CompareError: There are fewer than two.
+        ValueError: There are fewer than two.
     """
     n = len(differences)
     if n < 2:
-        raise CompareError("an interval needs at least two differences")
+        raise ValueError("an interval needs at least two differences")
     variance = np.var(differences, ddof=1) * (1 / n + 1 / (folds - 1))
     return float(np.mean(differences)), float(stats.t.ppf(0.975, n - 1) * math.sqrt(variance))
 
@@ -57,14 +53,14 @@ def join(summaries: list[dict]) -> list[dict]:
         summaries: What `train/cv.py` writes.
 
     Raises:
-        CompareError: They differ in more than seed and models, or a model stands in two of one seed.
+        ValueError: They differ in more than seed and models, or a model stands in two of one seed.
     """
     first = _conditions(summaries[0])
     for summary in summaries:
         other = _conditions(summary)
         for key in first | other:
             if first.get(key) != other.get(key):
-                raise CompareError(
+                raise ValueError(
                     f"{key} is {first.get(key)!r} in one folder and {other.get(key)!r} in another"
                 )
     joined: dict[int, dict] = {}
@@ -72,7 +68,7 @@ def join(summaries: list[dict]) -> list[dict]:
         seed = summary["settings"]["seed"]
         models = joined[seed]["models"] if seed in joined else {}
         if twice := sorted(models.keys() & summary["models"]):
-            raise CompareError(f"{', '.join(twice)} of seed {seed} stands in two folders: give one of them")
+            raise ValueError(f"{', '.join(twice)} of seed {seed} stands in two folders: give one of them")
         joined[seed] = joined.get(seed, summary) | {"models": models | summary["models"]}
     return list(joined.values())
 
@@ -95,13 +91,13 @@ def compare(summaries: list[dict]) -> dict:
         recall.
 
     Raises:
-        CompareError: The summaries share fewer than two models.
+        ValueError: The summaries share fewer than two models.
     """
     first, *others = summaries
     seeds = [summary["settings"]["seed"] for summary in summaries]
     names = [name for name in first["models"] if all(name in other["models"] for other in others)]
     if len(names) < 2:
-        raise CompareError("the folders have fewer than two models in common")
+        raise ValueError("the folders have fewer than two models in common")
     pairs = []
     for pair in combinations(names, 2):
         ours, theirs = ([fold for s in summaries for fold in s["models"][name]["folds"]] for name in pair)
@@ -139,11 +135,11 @@ def main() -> None:
             _check_whole(summary)
     file = args.results / f"compare-{recipe}.json"
     if lost := set(json.loads(file.read_text())["seeds"] if file.exists() else ()) - set(compared["seeds"]):
-        raise CompareError(f"{file} compares seed {min(lost)} as well: give a folder of that seed, too")
+        raise ValueError(f"{file} compares seed {min(lost)} as well: give a folder of that seed, too")
     kept = args.results / f"cv-{recipe}.json"
     models = json.loads(kept.read_text())["models"] if kept.exists() else {}
     if lost := models.keys() - summaries[0]["models"]:
-        raise CompareError(f"{kept} holds {', '.join(sorted(lost))}, too: give it, or their folder")
+        raise ValueError(f"{kept} holds {', '.join(sorted(lost))}, too: give it, or their folder")
     for name, content in (("compare", compared), ("cv", summaries[0])):
         write_json(args.results / f"{name}-{recipe}.json", content)
     print(table(compared))
@@ -153,17 +149,17 @@ def _read(path: Path) -> dict:
     """The summary in a folder of `train/cv.py`, or in a file of its own.
 
     Raises:
-        CompareError: It is not there, or is no such summary.
+        ValueError: It is not there, or is no such summary.
     """
     file = path / "summary.json" if path.is_dir() else path
     try:
         summary = json.loads(file.read_text())
     except FileNotFoundError as error:
-        raise CompareError(f"{path} has no summary.json: is its cross-validation finished?") from error
+        raise ValueError(f"{path} has no summary.json: is its cross-validation finished?") from error
     except (OSError, ValueError) as error:
-        raise CompareError(f"{file} is no summary of train/cv.py ({error})") from error
+        raise ValueError(f"{file} is no summary of train/cv.py ({error})") from error
     if missing := sorted({*CONDITIONS, "settings", "models"} - {*summary}):
-        raise CompareError(f"{file} is no summary of train/cv.py: it lacks {', '.join(missing)}")
+        raise ValueError(f"{file} is no summary of train/cv.py: it lacks {', '.join(missing)}")
     return summary
 
 
@@ -171,10 +167,10 @@ def _check_whole(summary: dict) -> None:
     """Refuses to publish rehearsals, and cross-validations of other data than FER2013's."""
     audited = json.loads((RESULTS_DIR / "audit.json").read_text())["data"]["fingerprint"]
     if summary["data"] != audited:
-        raise CompareError("only cross-validations of FER2013 itself are published: give --results a folder")
+        raise ValueError("only cross-validations of FER2013 itself are published: give --results a folder")
     epochs, wanted = summary["settings"]["epochs"], load_recipe(summary["recipe"]).epochs
     if epochs != wanted:
-        raise CompareError(f"{epochs} epochs are fewer than the recipe's {wanted}: give --results a folder")
+        raise ValueError(f"{epochs} epochs are fewer than the recipe's {wanted}: give --results a folder")
 
 
 if __name__ == "__main__":

@@ -10,29 +10,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_zoo.errors import reason
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.models import create_face_model
+from fer_zoo.models import ModelError, create_face_model
 from train import controls, trials  # noqa: F401, registers them
-
-
-class NetworkError(ValueError):
-    """A network that cannot be had; the message is one sentence for the user."""
 
 
 def check_name(name: str) -> None:
     """Refuses names that timm does not know.
 
     Raises:
-        NetworkError: The message has the nearest names.
+        ModelError: The message has the nearest names.
     """
     arch = name.partition(".")[0]
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=3)
         zoo = ", ".join(timm.list_models("fer_*"))
         hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has {zoo}"
-        raise NetworkError(f"no model {name!r}: {hint}")
+        raise ModelError(f"no model {name!r}: {hint}")
     tagged = timm.list_models(f"{arch}.*", pretrained=True)
     if "." in name and name not in tagged:
-        raise NetworkError(f"no weights {name!r}: {arch} has {', '.join(tagged) or 'none'}")
+        raise ModelError(f"no weights {name!r}: {arch} has {', '.join(tagged) or 'none'}")
 
 
 def create_network(
@@ -53,19 +49,19 @@ def create_network(
         kwargs: For the model, such as `drop_rate`; None leaves its default.
 
     Raises:
-        NetworkError: No such model or weights, or the model cannot take such images.
+        ModelError: No such model or weights, or the model cannot take such images.
     """
     check_name(name)
     known = timm.get_pretrained_cfg(name, allow_unregistered=True)
     size = input_size or 48
     if known.fixed_input_size and input_size is None and known.input_size[1] != size:
         fixed = known.input_size[1]
-        raise NetworkError(f"{name} takes images of {fixed}x{fixed} pixels: add --input-size {fixed}")
+        raise ModelError(f"{name} takes images of {fixed}x{fixed} pixels: add --input-size {fixed}")
     try:
         model = create_face_model(name, labels=labels, input_size=size, pretrained=pretrained, **kwargs)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         what = "weights of " if pretrained else ""
-        raise NetworkError(f"the {what}model {name!r} cannot be had: {reason(error)}") from error
+        raise ModelError(f"the {what}model {name!r} cannot be had: {reason(error)}") from error
     check_size(name, model, (size, size), f"try --input-size {2 * size}")
     return model
 
@@ -80,14 +76,14 @@ def check_size(name: str, model: nn.Module, size: tuple[int, int], hint: str) ->
         hint: What to do then, for the message.
 
     Raises:
-        NetworkError: It cannot.
+        ModelError: It cannot.
     """
     height, width = size
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 1, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise NetworkError(
+        raise ModelError(
             f"{name} cannot take images of {width}x{height} pixels ({reason(error)}): {hint}"
         ) from error
     model.train()

@@ -32,10 +32,6 @@ from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_op
 BASE = "base"
 
 
-class SearchError(ValueError):
-    """A search that cannot be read; the message is one sentence for the user."""
-
-
 @dataclass(frozen=True)
 class Trial:
     """One change.
@@ -82,8 +78,8 @@ def load_search(file: Path) -> Search:
     """Reads and checks a search file.
 
     Raises:
-        SearchError: It is no valid TOML, or lacks a key or has an unknown one.
-        NetworkError: timm does not know a model.
+        ValueError: It is no valid TOML, or lacks a key or has an unknown one.
+        ModelError: timm does not know a model.
         RecipeError: A change is not one of a recipe.
     """
     try:
@@ -95,14 +91,14 @@ def load_search(file: Path) -> Search:
         search = Search(**values, trials=trials)
         changes = [search.change(trial) for trial in search.trials]
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
-        raise SearchError(f"{file} is not a search that can be read: {error}") from error
+        raise ValueError(f"{file} is not a search that can be read: {error}") from error
     if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
         search = dataclasses.replace(search, recipe=str(Path(search.recipe).resolve()))
     names = [trial.name for trial in search.trials]
     if len(set(names)) < len(names):
-        raise SearchError(f"{file} gives two trials one name")
+        raise ValueError(f"{file} gives two trials one name")
     if not search.seeds or not all(isinstance(seed, int) for seed in search.seeds):
-        raise SearchError(f"{file}: seeds are a list of whole numbers such as [0, 1], not {search.seeds!r}")
+        raise ValueError(f"{file}: seeds are a list of whole numbers such as [0, 1], not {search.seeds!r}")
     for trial, change in zip(search.trials, changes, strict=True):
         check_name(trial.model)
         load_recipe(search.recipe, **change)

@@ -30,16 +30,12 @@ SAME = ("model", "data", "labels", "label_names", "teacher", "fold", "input_size
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece", "flip_accuracy")
 
 
-class SeedsError(ValueError):
-    """Runs that do not belong together; the message is one sentence for the user."""
-
-
 def same_runs(runs: list[Path]) -> list[dict]:
     """The configs of finished runs that differ in nothing but the seed.
 
     Raises:
         RunError: A run is not finished.
-        SeedsError: Two differ in anything of `SAME` or in the recipe, or not in the seed.
+        ValueError: Two differ in anything of `SAME` or in the recipe, or not in the seed.
     """
     configs = [finished(folder)[0] for folder in runs]
     alike = [
@@ -48,10 +44,10 @@ def same_runs(runs: list[Path]) -> list[dict]:
     ]
     for folder, other in zip(runs, alike, strict=True):
         if other != alike[0]:
-            raise SeedsError(f"{folder} differs from {runs[0]} in more than the seed")
+            raise ValueError(f"{folder} differs from {runs[0]} in more than the seed")
     seeds = [config["recipe"]["seed"] for config in configs]
     if len(runs) < 2 or len(set(seeds)) < len(seeds):
-        raise SeedsError(f"give at least two runs, each of another seed; these have {seeds}")
+        raise ValueError(f"give at least two runs, each of another seed; these have {seeds}")
     return configs
 
 

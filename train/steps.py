@@ -31,17 +31,13 @@ def step_options(args: argparse.Namespace) -> tuple[dict, dict]:
 
     Raises:
         DataError: The data are not named, and do not lie where they are looked for.
-        StepError: No training may run.
+        ValueError: No training may run.
     """
     for name in ("jobs", "epochs"):
         if (value := getattr(args, name)) is not None and value < 1:
-            raise StepError(f"--{name} must be at least 1, not {value}")
+            raise ValueError(f"--{name} must be at least 1, not {value}")
     data = {"data": source_of(args)}
     return data, data if args.epochs is None else data | {"epochs": args.epochs}
-
-
-class StepError(ValueError):
-    """A step that failed; the message names it and its log."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
     """Runs steps, so many at a time; each writes a log.
 
     Raises:
-        StepError: One failed; those that run are waited for, no other is started.
+        ValueError: One failed; those that run are waited for, no other is started.
     """
     logs.mkdir(parents=True, exist_ok=True)
     # those that run side by side share the cores: each would take all of them
@@ -91,6 +87,6 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
                 if code:
                     log = logs / f"{step.name}.log"
                     last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
-                    raise StepError(f"{step.name} failed: {last} (all of it in {log})")
+                    raise ValueError(f"{step.name} failed: {last} (all of it in {log})")
         finally:  # after Ctrl-C, too, no other step is started
             pool.shutdown(cancel_futures=True)

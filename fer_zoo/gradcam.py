@@ -7,7 +7,6 @@ explained from many threads at once, and nothing is left behind in it.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 # A map whose values all lie within this share of the face's strongest place shows nothing to the eye.
@@ -75,11 +74,6 @@ def scale_maps(maps: torch.Tensor) -> torch.Tensor:
     """
     top = maps.amax(dim=(1, 2, 3), keepdim=True)
     return maps / top.clamp_min(torch.finfo(maps.dtype).tiny)
-
-
-def upsample_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Stretch maps (B, K, h, w) to (B, K, *size), bilinearly, so that they keep their range."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def flat_maps(maps: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from PIL import Image
@@ -23,7 +24,7 @@ from torch import nn
 
 from .errors import reason
 from .faces import Detection, FaceDetector, crop_face, get_detector
-from .gradcam import flat_maps, gradcam, scale_maps, upsample_maps
+from .gradcam import flat_maps, gradcam, scale_maps
 from .images import ImageSource, load_image
 from .models import ModelError, create_face_model, label_names
 from .onnx_model import OnnxModel, as_onnx
@@ -234,7 +235,7 @@ class Recognizer:
         for x in self._batches(crops):
             maps = gradcam(self.model, x)
             flat = flat_maps(maps).tolist()
-            maps = scale_maps(upsample_maps(maps, x.shape[2:])).cpu().numpy()
+            maps = scale_maps(F.interpolate(maps, x.shape[2:], mode="bilinear")).cpu().numpy()
             for face_maps, face_flat in zip(maps, flat, strict=True):
                 explanations.append(
                     Explanation(

@@ -3,7 +3,6 @@
 import inspect
 import json
 import sys
-from pathlib import Path
 
 import timm
 
@@ -134,13 +133,13 @@ SPLITS = {"validation_clean": "clean validation", "test": "test", "test_clean": 
 ROWS = SPLITS | {f"{key}_ferplus": f"{title}, FER+ majority" for key, title in SPLITS.items()}
 
 
-def load_results(folder: Path = RESULTS_DIR) -> list[dict]:
+def load_results() -> list[dict]:
     """The results files of the zoo, best clean test accuracy by FER2013's labels first.
 
     Raises:
         ValueError: One lacks a split.
     """
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("fer_*.json"))]
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS_DIR.glob("fer_*.json"))]
     for row in results:
         if missing := SPLITS.keys() - row["splits"]:
             split = min(missing).removesuffix("_clean")

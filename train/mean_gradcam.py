@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.faces import FaceDetector, get_detector
-from fer_zoo.gradcam import gradcam, upsample_maps
+from fer_zoo.gradcam import gradcam
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
@@ -67,7 +68,7 @@ def class_maps(model: torch.nn.Module, faces: Arrays) -> np.ndarray:
         part = faces[rows]
         found = gradcam(model, to_input(list(part.images), model))
         own = found[torch.arange(len(part)), torch.from_numpy(part.labels)]
-        maps[rows] = upsample_maps(own[:, None], maps.shape[1:])[:, 0].numpy()
+        maps[rows] = F.interpolate(own[:, None], maps.shape[1:], mode="bilinear")[:, 0].numpy()
     total = maps.sum((1, 2), keepdims=True)
     return np.divide(maps, total, out=np.zeros_like(maps), where=total > 0)
 

@@ -179,8 +179,9 @@ class YuNet:
     """
 
     def __init__(self, path: str | Path):
-        self._local = _PerThread(partial(cv2.FaceDetectorYN.create, str(path), "", (320, 320), YUNET_SCORE))
+        create = partial(cv2.FaceDetectorYN.create, str(path), "", (320, 320), YUNET_SCORE)
         try:
+            self._local = _PerThread(create)
             self.detect(np.zeros((320, 320, 3), np.uint8))  # other ONNX files load, too
         except cv2.error as error:
             raise DetectorError(f"'{path}' is not a YuNet file that OpenCV can read.") from error

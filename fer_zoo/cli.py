@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .faces import DETECTORS, square_face
-from .images import ImageError, image_suffixes, load_image
+from .images import ImageError, image_files, load_image
 from .models import ModelError
 from .onnx_model import export_onnx, quantize_onnx
 from .recognizer import Recognizer, load_model
@@ -194,12 +194,7 @@ def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
             photos.append(path)
             continue
-        inside = sorted(
-            p
-            for p in path.rglob("*")
-            # hidden files are no photos: macOS leaves a "._a.jpg" beside each "a.jpg"
-            if p.suffix.lower() in image_suffixes() and not p.name.startswith(".") and p.is_file()
-        )
+        inside = image_files(path)
         photos += inside
         if not inside:
             empty.append(path)

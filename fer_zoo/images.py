@@ -52,7 +52,7 @@ def load_image(source: ImageSource) -> Image.Image:
             any pixel is decoded).
     """
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source))
+        return _to_rgb(_from_array(source).copy())
     name = _name(source)
     if isinstance(source, Image.Image):
         _check_size(source, name)
@@ -107,6 +107,20 @@ def image_suffixes() -> frozenset[str]:
     return frozenset({".heic", ".heif", *known})
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and its subfolders by `image_suffixes`, sorted by their paths.
+
+    Hidden files and folders are passed over: macOS leaves a "._a.jpg" beside each "a.jpg".
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in image_suffixes()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 def _is_heic(file: str | os.PathLike | BinaryIO) -> bool:
     with (
         open(file, "rb") if isinstance(file, (str, os.PathLike)) else nullcontext(file) as content,
@@ -143,7 +157,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     try:
         upright = ImageOps.exif_transpose(image)
     except Exception:  # broken EXIF must not cost the picture: it is taken as it lies
-        upright = image
+        upright = image.copy()
     try:
         return _to_rgb(upright)
     except ValueError as error:
@@ -158,7 +172,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", image.size, BACKGROUND)
         canvas.paste(rgba, mask=rgba.getchannel("A"))
         return canvas
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scale_to_8bit(image: Image.Image) -> Image.Image:

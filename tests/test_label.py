@@ -101,6 +101,39 @@ def test_a_folder_of_photos(examples, tmp_path):
         assert face["label"] == wanted.label and face["score"] == pytest.approx(wanted.score)
 
 
+def test_no_photo_of_a_folder_is_left_out(tmp_path):
+    """Words that mean splits elsewhere, formats, and signs that mean patterns are but names here."""
+    folder = tmp_path / "photos [1]"
+    names = ["test/a.webp", "train_station.JPG", "val.tiff", "x/dev/b.png", "y.avif"]
+    for name, pixels in zip(names, faces(len(names)), strict=True):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    (folder / ".cache").mkdir()
+    for hidden in (".cache/c.png", "x/._b.png"):
+        (folder / hidden).write_bytes(b"no picture")
+    done = run(*command(folder, tmp_path / "out", "--faces", "whole"))
+    assert done.returncode == 0, done.stderr
+    rows = labelled(tmp_path / "out")
+    assert [row["path"] for row in rows] == [str(folder / name) for name in names]
+    assert all(row["error"] is None and len(row["faces"]) == 1 for row in rows)
+    other = run(*command(folder, tmp_path / "out", "--faces", "whole", "--split", "test"))
+    assert other.returncode == 2 and "leave --split out" in other.stderr
+
+
+@pytest.mark.parametrize("form", ["large", "struct"])
+def test_columns_of_other_writers(form, tmp_path):
+    buffer = pa.BufferOutputStream()
+    Image.fromarray(faces(1)[0]).save(buffer, "PNG")
+    content = buffer.getvalue().to_pybytes()
+    column = pa.array([content], pa.large_binary()) if form == "large" else [{"bytes": content, "path": "a"}]
+    file = tmp_path / "rows [1].parquet"
+    pq.write_table(pa.table({"face": column, "row": [0]}), file)
+    source = label.open_source(str(file), config=None, split=None, column=None, streaming=False)
+    (row,) = source.part(0)
+    assert row["image"] == {"bytes": content, "path": None if form == "large" else "a"}
+
+
 def test_a_dataset_on_the_hub(parquet, expected, tmp_path):
     out = tmp_path / "out"
     launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", 1, "--num_machines", 1)

@@ -97,7 +97,7 @@ def test_a_run_that_never_came_to_a_checkpoint_may_be_tried_otherwise(source, tm
 
 def test_one_training_at_a_time(source, tmp_path):
     with FileLock(tmp_path / "lock"):
-        assert "another process trains in" in refusal(run(*fit_args(source, tmp_path, epochs=1)))
+        assert "another process writes to" in refusal(run(*fit_args(source, tmp_path, epochs=1)))
     assert run(*fit_args(source, tmp_path, epochs=1)).returncode == 0
 
 

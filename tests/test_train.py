@@ -1,7 +1,9 @@
 """Training through its command, on small drawn data: exact, resumable, of any network and any folder."""
 
+import itertools
 import json
 import math
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -160,7 +162,10 @@ def test_a_run_starts_from_the_weights_of_another(source, finished, tmp_path):
     assert config["start"] == sha256(finished / "model.safetensors")
     done = run(*args, "--model", "fer_resnet", "--out", tmp_path / "other")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"error: {finished} is a run of fer_cnn: its weights do not fit"
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"error: {finished} is a run of fer_cnn on 7 classes: its weights do not fit"
+    )
 
 
 def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):
@@ -311,7 +316,7 @@ def test_folders_that_hold_no_faces(tmp_path):
     for name, says in (
         ("none", "no such folder"),
         ("empty", "no folders of images"),
-        ("flat", "one folder a class"),
+        ("flat", r"one folder a class, and a\.png is in none"),
     ):
         folder = tmp_path / name
         if name != "none":
@@ -334,6 +339,28 @@ def test_folders_that_hold_no_faces(tmp_path):
         load_image_folder(tmp_path / "late", 48)
     with pytest.raises(DataError, match="a has 1 images: at least 6 are needed"):
         load_image_folder(tmp_path / "late" / "validation", 48)
+    (tmp_path / "late" / "validation" / "b").rename(tmp_path / "late" / "train")
+    with pytest.raises(DataError, match=r"one folder a class, and a\.png is in none"):
+        load_image_folder(tmp_path / "late", 48)
+    (tmp_path / "late" / "train" / "b").mkdir()
+    (tmp_path / "late" / "train" / "a.png").rename(tmp_path / "late" / "train" / "b" / "a.png")
+    with pytest.raises(DataError, match="at least two of them"):
+        load_image_folder(tmp_path / "late", 48)
+
+
+def test_every_picture_of_a_class_is_learnt(tmp_path):
+    """Whatever words are in its name or the class's."""
+    names = ["b test/dev.png", "b test/train_station.webp", "b test/x/val.tiff", "train/1.png", "train/2.png"]
+    for name, split in itertools.product(names, ["Train", "val", "test"]):
+        file = tmp_path / split / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((48, 48), 90).save(file)
+    train, validation, classes = load_image_folder(tmp_path, 48)
+    assert classes == ("b test", "train")
+    assert train.labels.tolist() == validation.labels.tolist() == [0, 0, 0, 1, 1]
+    shutil.copytree(tmp_path / "Train" / "train", tmp_path / "val" / "other")
+    with pytest.raises(DataError, match=r"other: train has no class of that name"):
+        load_image_folder(tmp_path, 48)
 
 
 @pytest.mark.parametrize(

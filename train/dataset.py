@@ -1,6 +1,7 @@
 """What the scripts train on, as arrays: FER2013 by its official split, or any folder of faces."""
 
 import io
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,14 @@ from fer_zoo.data import DataError, is_lossy, to_arrays
 from fer_zoo.faces import square_face
 from fer_zoo.folds import leak_free_folds
 from fer_zoo.identity import fingerprint, pixel_hashes
-from fer_zoo.images import ImageError, load_image
+from fer_zoo.images import ImageError, image_files, load_image
 
 if TYPE_CHECKING:
     import datasets
 
-# One fold of these is held out where a folder brings no validation split.
+# One fold of these is held out where a folder brings no validation split, which may have any of these names.
 HOLD_OUT = 6
+VALIDATION = {"validation", "valid", "val", "dev"}
 
 # Files of `train/pack.py`: their suffix, and faces side by side (WebP allows 16,383 pixels).
 PACK, COLUMNS = ".pack", 340
@@ -145,11 +147,11 @@ def _read_split(picture: torch.Tensor, labels: torch.Tensor) -> Arrays:
 
 
 def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """A folder of faces with labels of its own, by the `imagefolder` reader of `datasets`.
+    """A folder of faces with labels of its own.
 
     Either `folder/<class>/*.png`, of which a sixth is held out, stratified and with equal images kept
-    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`. Every picture is one
-    face, and is made gray and square.
+    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`; `folder/test` is left
+    alone then. Every picture is one face, and is made gray and square.
 
     Args:
         folder: The folder.
@@ -161,28 +163,21 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     Raises:
         DataError: The folder is not of that form, or a picture cannot be read.
     """
-    from datasets import Image as ImageFeature
-    from datasets import load_dataset
-
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise DataError(f"{folder}: there is no such folder")
-    try:
-        found = load_dataset("imagefolder", data_dir=str(folder))
-    except Exception as error:  # of many kinds, and each means the same to the reader
-        raise DataError(f"{folder}: holds no folders of images, one a class") from error
-    splits = {}
-    for name, split in found.items():
-        if "label" not in split.features:
-            raise DataError(f"{folder}: needs one folder a class, at least two of them")
-        rows = split.cast_column("image", ImageFeature(decode=False))
-        images = np.stack([_face(row["path"], row["bytes"], size) for row in rows["image"]])
-        splits[name] = Arrays(images, np.asarray(split["label"][:], np.int64))
-    names = tuple(split.features["label"].names)
+    tops = {name.lower(): folder / name for name in _by_folder(folder)}
+    if not tops:
+        raise DataError(f"{folder}: holds no folders of images, one a class")
+    splits = tops if tops.keys() <= {"train", *VALIDATION, "test"} else {"train": folder}
     if "train" not in splits:
         raise DataError(f"{folder}: has {', '.join(splits)} and no train")
-    train = splits["train"]
-    if "validation" in splits:
-        return train, splits["validation"], names
+    classes = _by_folder(splits["train"])
+    names = tuple(classes)
+    if len(names) < 2:
+        raise DataError(f"{splits['train']}: needs one folder a class, at least two of them")
+    train = _read_faces(classes, names, size)
+    if validation := splits.keys() & VALIDATION:
+        return train, _read_faces(_by_folder(splits[min(validation)]), names, size), names
     counts = np.bincount(train.labels, minlength=len(names))
     if counts.min() < HOLD_OUT:
         raise DataError(
@@ -193,10 +188,29 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     return train[~held_out], train[held_out], names
 
 
-def _face(path: str, content: bytes | None, size: int) -> np.ndarray:
+def _by_folder(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each folder that is directly in this one, in the order of their names."""
+    found = {}
+    for file in image_files(folder):
+        top, *inside = file.relative_to(folder).parts
+        if not inside:
+            raise DataError(f"{folder}: needs one folder a class, and {top} is in none")
+        found.setdefault(top, []).append(file)
+    return found
+
+
+def _read_faces(classes: dict[str, list[Path]], names: tuple[str, ...], size: int) -> Arrays:
+    if unknown := classes.keys() - set(names):
+        raise DataError(f"{classes[min(unknown)][0].parent}: train has no class of that name")
+    images = np.stack([_face(file, size) for files in classes.values() for file in files])
+    labels = np.repeat([names.index(name) for name in classes], [len(files) for files in classes.values()])
+    return Arrays(images, labels)
+
+
+def _face(file: Path, size: int) -> np.ndarray:
     try:
-        image = square_face(load_image(content or path))
+        image = square_face(load_image(file))
     except ImageError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(str(error)) from error
     # as `fer_zoo.models.create_face_model` has it
     return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))

@@ -161,10 +161,13 @@ def start_from(run_dir: Path, model: nn.Module) -> None:
         RunError: It is no finished run, or one of another network.
     """
     config, _ = finished(run_dir)
+    classes = len(config["label_names"])
     try:
         model.load_state_dict(read_weights(run_dir))
     except RuntimeError as error:
-        raise RunError(f"{run_dir} is a run of {config['model']}: its weights do not fit") from error
+        raise RunError(
+            f"{run_dir} is a run of {config['model']} on {classes} classes: its weights do not fit"
+        ) from error
 
 
 def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:

@@ -9,6 +9,7 @@ of the source; a picture that cannot be read keeps its row, with what is wrong w
 again, finished parts stay and the others are made.
 """
 
+import glob
 import hashlib
 import math
 import os
@@ -35,17 +36,21 @@ from fer_zoo import Recognizer
 from fer_zoo.data import DataError
 from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
-from fer_zoo.images import ImageError, load_image
+from fer_zoo.images import ImageError, image_files, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
 from train.files import sha256
-from train.run_dir import keep_config
+from train.run_dir import keep_config, locked
 
 # A batch of pictures is closed early when it holds so many pixels, which bounds memory.
 BATCH_PIXELS = 50_000_000
 
 # Rows of a part, of sources that can be cut anywhere; what a kill costs is less than one part a process.
 PART_ROWS = 4096
+
+# Columns of encoded pictures that are not marked as such.
+BYTES = Value("binary")
+ENCODED = (BYTES, Value("large_binary"), {"bytes": BYTES}, {"bytes": BYTES, "path": Value("string")})
 
 # Of streams, which can be cut only where their files or row groups end.
 MAX_PARTS = 1024
@@ -90,10 +95,14 @@ def open_source(
         DataError: It cannot be opened, or has no such split or column.
     """
     path = Path(name)
-    if path.is_file():
-        load = partial(load_dataset, "parquet", data_files=str(path))
+    if os.path.isdir(path) and (rows := _pictures(path)):
+        if split:
+            raise DataError(f"'{name}' is a folder of pictures, all of them one split: leave --split out")
+        return Source(rows, math.ceil(len(rows) / PART_ROWS), f"{len(rows)} rows")
+    if os.path.isfile(path):
+        load = partial(load_dataset, "parquet", data_files=glob.escape(name))
     else:
-        load = partial(load_dataset, str(path) if path.is_dir() else name, config)
+        load = partial(load_dataset, name, config)
     try:
         splits = load(streaming=streaming)
     except Exception as error:  # of many kinds, and each means the same to the reader
@@ -102,7 +111,7 @@ def open_source(
         ) from error
     rows = splits[_choose("split", split, list(splits), list(splits), name)]
     features = rows.features or Features()
-    images = [key for key, kind in features.items() if isinstance(kind, Image) or kind == Value("binary")]
+    images = [key for key, kind in features.items() if isinstance(kind, Image) or kind in ENCODED]
     column = _choose("column", column, images, list(features), name)
     rows = rows.select_columns(column).cast_column(column, Image(decode=False))
     rows = rows if column == "image" else rows.rename_column(column, "image")
@@ -110,6 +119,19 @@ def open_source(
         rows = rows.reshard()
         return Source(rows, max(1, min(rows.num_shards, MAX_PARTS)), f"{rows.num_shards} pieces")
     return Source(rows, max(1, math.ceil(len(rows) / PART_ROWS)), f"{len(rows)} rows")
+
+
+def _pictures(folder: Path) -> Dataset | None:
+    """The picture files of a folder; None where there is none, or where parquet files hold the pictures.
+
+    `datasets` would take words such as test in their names for splits, and knows fewer formats.
+    """
+    files = image_files(folder)
+    if not files or any(folder.rglob("*.parquet")):
+        return None
+    return Dataset.from_dict({"image": [os.path.abspath(file) for file in files]}).cast_column(
+        "image", Image(decode=False)
+    )
 
 
 def _choose(kind: str, wanted: str | None, likely: list[str], there: list[str], name: str) -> str:
@@ -196,6 +218,21 @@ def _content(bytes: bytes | None, path: str | None) -> bytes | str:
         return file.read()
 
 
+def label_parts(source: Source, files: list[Path], labeler: Labeler, accelerator: Accelerator) -> None:
+    """Writes the files that are missing, a part each, shared by all processes, and waits for them."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = range(rank, source.parts, world)
+    missing = [i for i in mine if not files[i].exists()]
+    total, done = source.count(mine), source.count(i for i in mine if i not in missing)
+    with tqdm(
+        total=total, initial=done or 0, unit="picture", desc=f"1 of {world}" if world > 1 else None,
+        disable=not accelerator.is_main_process,
+    ) as bar:  # fmt: skip
+        for i in missing:
+            labeler.write(source.part(i), files[i], bar)
+    accelerator.wait_for_everyone()
+
+
 def summary(files: list[Path]) -> str:
     """One sentence on all that was labelled."""
     rows = errors = 0
@@ -236,7 +273,6 @@ def main() -> None:
         raise ValueError(f"--batch-size must be 1 or more, not {args.batch_size}")
 
     accelerator = Accelerator()
-    rank, world = accelerator.process_index, accelerator.num_processes
     choice = {key: getattr(args, key) for key in ("config", "split", "column", "streaming")}
     with accelerator.main_process_first():  # it downloads, the others find the copy
         source = open_source(args.data, **choice)
@@ -252,22 +288,15 @@ def main() -> None:
         "sure_from": recognizer.sure_from,
         "faces": type(recognizer.detector).__name__,
     }
-    keep_config(args.out, settings, accelerator)
-
     files = [args.out / f"part-{i:05d}-of-{source.parts:05d}.parquet" for i in range(source.parts)]
-    mine = range(rank, source.parts, world)
-    missing = [i for i in mine if not files[i].exists()]
-    if world > source.parts and accelerator.is_main_process:
-        print(f"note: {source.parts} of {world} processes have work, one a part", file=sys.stderr)
-    labeler = Labeler(recognizer, args.batch_size)
-    total, done = source.count(mine), source.count(i for i in mine if i not in missing)
-    with tqdm(
-        total=total, initial=done or 0, unit="picture", desc=f"1 of {world}" if world > 1 else None,
-        disable=not accelerator.is_main_process,
-    ) as bar:  # fmt: skip
-        for i in missing:
-            labeler.write(source.part(i), files[i], bar)
-    accelerator.wait_for_everyone()
+    if accelerator.num_processes > source.parts and accelerator.is_main_process:
+        print(
+            f"note: {source.parts} of {accelerator.num_processes} processes have work, one a part",
+            file=sys.stderr,
+        )
+    with locked(args.out, accelerator):
+        keep_config(args.out, settings, accelerator)
+        label_parts(source, files, Labeler(recognizer, args.batch_size), accelerator)
     if accelerator.is_main_process:
         print(f"{args.out}: {summary(files)}")
     accelerator.end_training()

@@ -116,7 +116,7 @@ def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool =
 
 @contextmanager
 def locked(path: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Keeps other trainings out of a run's directory, which is made if absent.
+    """Keeps other processes out of a directory, which is made if absent.
 
     Raises:
         RunError: One is in there, or it cannot be written.
@@ -128,7 +128,7 @@ def locked(path: Path, accelerator: Accelerator) -> Iterator[None]:
             if accelerator.is_main_process:
                 lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunError(f"another process trains in {path}, choose another --out") from error
+            raise RunError(f"another process writes to {path}: choose another --out") from error
     try:
         yield
     finally:

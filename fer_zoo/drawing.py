@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from .images import ImageSource, load_image
 from .labels import COLORS
 from .recognizer import Face
 from .tracking import Track, track_color
@@ -16,24 +17,28 @@ from .tracking import Track, track_color
 OPACITY = 0.8  # of a heat map where it is strongest
 
 
-def draw_faces(image: Image.Image, faces: Sequence[Face | Track], max_size: int = 1280) -> Image.Image:
+def draw_faces(image: ImageSource, faces: Sequence[Face | Track], max_size: int = 1280) -> Image.Image:
     """Draw a box around every face, with its number and its expression, and a question mark where that is
     unsure.
 
     Args:
-        image: The photo or frame that the faces were found in, any mode.
-        faces: Faces with boxes in pixels of `image`; they are counted from 1 and have the colour of their
-            expression, or where it is none of the seven, one by their number. Tracks have a number and a
-            colour of their own.
+        image: The photo or frame that the faces were found in, anything that `load_image` reads.
+        faces: Faces with boxes in pixels of the upright picture; they are counted from 1 and have the colour
+            of their expression, or where it is none of the seven, one by their number. Tracks have a number
+            and a colour of their own.
         max_size: A larger photo is reduced so that its longer side has this many pixels.
 
     Returns:
         A new RGB image, at most `max_size` on a side.
+
+    Raises:
+        ImageError: The photo cannot be read.
     """
-    canvas = image.convert("RGB")
+    canvas = load_image(image)
+    longest = max(canvas.size)
     # reducing_gap makes the reduction of large photos several times faster, with no visible difference
     canvas.thumbnail((max_size, max_size), reducing_gap=2.0)
-    scale = max(canvas.size) / max(image.size)
+    scale = max(canvas.size) / longest
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 300))
     font = _font(max(11, max(canvas.size) / 32))

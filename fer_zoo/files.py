@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
     """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
 
     Processes may write the same file at once: the last one wins. A link stays one, the file that it names is
-    written. What exists and is no file, such as a folder or a device, is left alone.
+    written; it keeps its mode. What exists and is no file, such as a folder or a device, is left alone.
 
     Args:
         path: The file.
@@ -29,6 +30,8 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()  # what hinders it is said at once, and in the system's words
+        if target.exists():
+            shutil.copymode(target, temporary)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:

@@ -332,6 +332,20 @@ def test_boxes_are_drawn_where_the_faces_are():
     assert not np.asarray(photo).any(), "the photo itself stays as it was"
 
 
+def test_boxes_are_drawn_on_the_upright_photo(tmp_path):
+    """As the recogniser reads it: turned by its EXIF, and 16-bit gray as 8-bit."""
+    file = tmp_path / "turned.png"
+    pixels = np.zeros((300, 400), np.uint16)
+    pixels[:, 200:] = 40_000
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    Image.fromarray(pixels).save(file, exif=exif)
+    drawn = draw_faces(file, [face((100, 150, 200, 250), "sad")])
+    assert drawn.size == (300, 400)
+    assert drawn.getpixel((100, 200)) == tuple(bytes.fromhex(COLORS["sad"][1:]))
+    assert drawn.getpixel((10, 390)) == (156, 156, 156) and drawn.getpixel((10, 10)) == (0, 0, 0)
+
+
 def test_large_photo_is_reduced_with_its_boxes():
     drawn = draw_faces(Image.new("RGB", (4000, 2000)), [face((1000, 1000, 2000, 1500))], max_size=1000)
     assert drawn.size == (1000, 500)

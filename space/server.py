@@ -76,7 +76,8 @@ def keep_clean(folder: Path, every: float, seconds: float) -> None:
     def look() -> None:
         while True:
             time.sleep(every)
-            sweep(folder, kept, time.time() - seconds)
+            with suppress(OSError):  # a folder vanished while it was listed: next time
+                sweep(folder, kept, time.time() - seconds)
 
     threading.Thread(target=look, daemon=True).start()
 

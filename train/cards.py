@@ -34,11 +34,12 @@ ABOUT = {
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
     "light, patches erased and a moving average of the weights.",
-    "flagship": "They come from a recipe that was searched for `fer_net` on clean validation.",
-    "flagship-student": "They come from a recipe that was searched for `fer_net` on clean validation.",
+    "flagship": "They come from this project's own recipe: a far longer schedule than the course paper's, "
+    "wider augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "wider augmentation and a moving average of the weights.",
 }
+ABOUT["flagship-student"] = ABOUT["flagship"]
 ABOUT["ferplus-full"] = ABOUT["ferplus"]
 ABOUT["student-again-full"] = ABOUT["student-again"]
 FERPLUS = (

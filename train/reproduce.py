@@ -197,7 +197,8 @@ def main() -> None:
     if args.only:
         names = [args.only]
         if args.only.endswith(".ferplus"):
-            votes_of(source, "train")  # said now, not after its first training
+            for split in source.splits:  # said now, not after the first training
+                votes_of(source, split)
     elif not voted:
         print(
             "robustness and the .ferplus weights will be left out: this source of FER2013 has no column "

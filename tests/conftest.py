@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 # Before a library is imported that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,8 +13,8 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import pytest
 from drawn_fer2013 import draw, write_parquet
+from launch import reset_accelerate
 
-import train.cli
 from fer_zoo import Recognizer
 from train.app_process import ROOT, AppProcess, running_app
 
@@ -25,11 +23,7 @@ from train.app_process import ROOT, AppProcess, running_app
 def fresh_accelerate() -> Iterator[None]:
     """A training in this process leaves its precision to no other."""
     yield
-    if "accelerate" in sys.modules:
-        from accelerate.state import AcceleratorState, GradientState
-
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+    reset_accelerate()
 
 
 @pytest.fixture(scope="session")
@@ -48,19 +42,6 @@ def source(tmp_path_factory) -> Path:
 def few(tmp_path_factory) -> Path:
     """As `source`, but only as much as makes a training run."""
     return write_parquet(tmp_path_factory.mktemp("few"), draw(per_class=6, waves=True))
-
-
-@pytest.fixture
-def called(source, monkeypatch) -> Callable[..., int | None]:
-    """Runs a script's main with such arguments on `source`, in this process; returns its exit code."""
-
-    def call(script: ModuleType, *args: object) -> int | None:
-        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args), "--data", str(source)])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(script.main)
-        return stopped.value.code
-
-    return call
 
 
 @pytest.fixture(scope="session")

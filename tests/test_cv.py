@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from drawn_fer2013 import draw, write_parquet
-from launch import ENV, ROOT, interrupt, run, run_two
+from launch import ENV, ROOT, interrupt, run, run_here, run_two
 from safetensors.torch import load_file
 
 import train.cli
@@ -196,8 +196,8 @@ def test_one_fold_alone_is_that_fold_of_all(source, crossed, exact, tmp_path):
 def test_folds_of_different_runs_are_not_joined(source, exact, tmp_path):
     args = ("train/cv.py", "--model", "fer_cnn", "--folds", 2, "--data", source, "--out", tmp_path)
     args += ("--recipe", exact, "--epochs", 1)
-    assert run(*args, "--fold", 1).returncode == 0
-    done = run(*args, "--fold", 2, "--seed", 1)
+    assert run_here(*args, "--fold", 1).returncode == 0
+    done = run_here(*args, "--fold", 2, "--seed", 1)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "recipe.seed is 1 in place of 0" in done.stderr and not (tmp_path / "summary.json").exists()
 

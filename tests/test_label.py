@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import Repo, running_hub
-from launch import ENV, ROOT, run, run_two
+from launch import ENV, ROOT, run, run_here, run_two
 from PIL import Image
 
 from fer_zoo import Recognizer
@@ -112,12 +112,12 @@ def test_no_photo_of_a_folder_is_left_out(tmp_path):
     (folder / ".cache").mkdir()
     for hidden in (".cache/c.png", "x/._b.png"):
         (folder / hidden).write_bytes(b"no picture")
-    done = run(*command(folder, tmp_path / "out", "--faces", "whole"))
+    done = run_here(*command(folder, tmp_path / "out", "--faces", "whole"))
     assert done.returncode == 0, done.stderr
     rows = labelled(tmp_path / "out")
     assert [row["path"] for row in rows] == [str(folder / name) for name in names]
     assert all(row["error"] is None and len(row["faces"]) == 1 for row in rows)
-    other = run(*command(folder, tmp_path / "out", "--faces", "whole", "--split", "test"))
+    other = run_here(*command(folder, tmp_path / "out", "--faces", "whole", "--split", "test"))
     assert other.returncode == 2 and "leave --split out" in other.stderr
 
 
@@ -195,7 +195,7 @@ def test_killed_and_started_again_no_row_is_lost_or_doubled(tmp_path):
     wanted = np.array([list(found[0].probs.values()) for found in recognizer(faces(3000))])
     assert probs == pytest.approx(wanted, abs=1e-5)
 
-    other = run(*command(source, out, "--faces", "mtcnn", "--streaming"))
+    other = run_here(*command(source, out, "--faces", "mtcnn", "--streaming"))
     assert other.returncode == 2 and "faces is WholePicture there and Mtcnn now" in other.stderr
 
 

@@ -9,13 +9,12 @@ import pytest
 import timm
 import torch
 from drawn_fer2013 import draw
+from launch import fit_args, run_here
 from PIL import Image
 from timm.layers.cbam import CbamModule
 
-import train.fit
 import train.mean_gradcam
 import train.studies
-import train.threshold
 from fer_zoo.faces import Detection
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
@@ -87,12 +86,14 @@ class EveryFace:
         return [Detection((0, 0, width, height), 1.0, np.stack([np.full(5, width / 2), rows], axis=1))]
 
 
-def test_mean_maps_are_filled_up_from_train(called, tmp_path, monkeypatch, capsys):
+def test_mean_maps_are_filled_up_from_train(source, tmp_path, monkeypatch):
     monkeypatch.setattr(train.mean_gradcam, "get_detector", lambda name: EveryFace())
     monkeypatch.setattr(train.mean_gradcam, "ENOUGH", 50)
-    assert called(train.mean_gradcam) == 2 and "published counts" in capsys.readouterr().err
+    refused = run_here("train/mean_gradcam.py", "--data", source)
+    assert refused.returncode == 2 and "published counts" in refused.stderr
     out = tmp_path / "results" / "maps.json"
-    assert called(train.mean_gradcam, "--model", "fer_cnn.paper", "--out", out) in (None, 0)
+    args = ("--model", "fer_cnn.paper", "--out", out, "--data", source)
+    assert run_here("train/mean_gradcam.py", *args).returncode == 0
     found = json.loads(out.read_text())
     assert found["sha256"] == sha256(WEIGHTS_DIR / "fer_cnn.paper.safetensors")
     assert found["detector"] == "everyface"
@@ -183,15 +184,19 @@ def test_only_files_that_changed_are_measured_again(tmp_path, monkeypatch):
     assert robustness.still_true(paths, file, "data") == {}
 
 
-def test_robustness_and_thresholds_of_any_folder(called, tmp_path, capsys):
-    for script in (robustness, train.threshold):
-        assert called(script, "--weights", tmp_path) == 2
-        assert "has no weight files" in capsys.readouterr().err
+def test_robustness_and_thresholds_of_any_folder(source, tmp_path):
+    args = ("--weights", tmp_path, "--data", source)
+    for script in ("robustness", "threshold"):
+        refused = run_here(f"train/{script}.py", *args)
+        assert refused.returncode == 2 and "has no weight files" in refused.stderr
     name = "fer_net_tiny.fer2013"
     shutil.copy(WEIGHTS_DIR / f"{name}.safetensors", tmp_path)
-    for script, figure in ((robustness, "merit"), (train.threshold, "coverage")):
-        assert called(script, "--weights", tmp_path) in (None, 0)
-        found = json.loads((tmp_path / script.FILE.name).read_text())["models"]
+    for script, file, figure in (
+        ("robustness", "robustness.json", "merit"),
+        ("threshold", "thresholds.json", "coverage"),
+    ):
+        assert run_here(f"train/{script}.py", *args).returncode == 0
+        found = json.loads((tmp_path / file).read_text())["models"]
         assert list(found) == [name] and figure in found[name]
         assert found[name]["sha256"] == sha256(WEIGHTS_DIR / f"{name}.safetensors")
 
@@ -222,16 +227,16 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
     }
 
 
-def test_a_gallery_is_drawn_of_the_test_split(called, tmp_path, capsys):
+def test_a_gallery_is_drawn_of_the_test_split(source, tmp_path):
     file = tmp_path / "gallery.png"
-    assert not called(report, "--gallery", file, "--model", "fer_cnn.fer2013")
-    assert f"written: {file}" in capsys.readouterr().out
+    command = ("train/report.py", "--gallery", file, "--data", source, "--model")
+    assert f"written: {file}" in run_here(*command, "fer_cnn.fer2013").stdout
     with Image.open(file) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=2) > 30).mean() > 0.01  # heat maps are colourful
     before = file.read_bytes()
-    assert called(report, "--gallery", file, "--model", "fer_cmn.fer2013") == 2
-    assert "fer_cnn" in capsys.readouterr().err and file.read_bytes() == before
+    refused = run_here(*command, "fer_cmn.fer2013")
+    assert refused.returncode == 2 and "fer_cnn" in refused.stderr and file.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -323,20 +328,19 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
     assert is_current(tmp_path / "studies.png", curves)
 
 
-def test_studies_are_gathered_from_runs(called, tmp_path, capsys):
+def test_studies_are_gathered_from_runs(source, tmp_path):
     run_dir = tmp_path / "run"
-    fit_args = ("--model", "fer_cnn", "--recipe", "paper-l2", "--epochs", 2, "--out", run_dir)
-    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
-    assert "not a finished run" in capsys.readouterr().err
-    assert called(train.fit, *fit_args) in (None, 0)
-    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") in (None, 0)
+    gather = ("train/studies.py", run_dir, "--out", tmp_path / "studies.json", "--data", source)
+    assert "not a finished run" in run_here(*gather).stderr
+    fitted = run_here(*fit_args(source, run_dir, "--recipe", "paper-l2", epochs=2))
+    assert fitted.returncode == 0 and run_here(*gather).returncode == 0
     found = json.loads((tmp_path / "studies.json").read_text())["fer_cnn"]["paper-l2"]
     assert [line["epoch"] for line in found["history"]] == [1, 2]
     best = max(line["val_accuracy"] for line in found["history"])
     assert found["validation_clean"]["accuracy"] == pytest.approx(best, abs=0.01)
     # networks that are there already stay
     (tmp_path / "studies.json").write_text(json.dumps({"fer_cnn": {"old": 1}, "fer_cbam": {"paper": 2}}))
-    assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") in (None, 0)
+    assert run_here(*gather).returncode == 0
     assert json.loads((tmp_path / "studies.json").read_text()) == {
         "fer_cnn": {"paper-l2": found},
         "fer_cbam": {"paper": 2},
@@ -344,5 +348,6 @@ def test_studies_are_gathered_from_runs(called, tmp_path, capsys):
     config = json.loads((run_dir / "config.json").read_text())
     for change in ({"data": "other"}, {"fold": 1}):
         (run_dir / "config.json").write_text(json.dumps(config | change))
-        assert called(train.studies, run_dir, "--out", tmp_path / "studies.json") == 2
-        assert "did not learn the training split that --data names" in capsys.readouterr().err
+        refused = run_here(*gather)
+        assert refused.returncode == 2
+        assert "did not learn the training split that --data names" in refused.stderr

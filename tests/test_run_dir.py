@@ -4,17 +4,14 @@ import json
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
-from launch import after, fit_args, interrupt, run
+from launch import after, fit_args, interrupt, run, run_here
 from safetensors.torch import load_file, save_file
 
-import train.cli
-import train.fit
 from train.run_dir import WEIGHTS
 
 # Between the size of the weights, 5 MB, and that of Adam's state, 10 MB: each is written by another library.
@@ -26,10 +23,10 @@ def refusal(done: object) -> str:
     return done.stderr
 
 
-def test_a_training_stopped_at_any_rename_goes_on(source, tmp_path, monkeypatch):
+def test_a_training_stopped_at_any_rename_goes_on(few, tmp_path, monkeypatch):
     """One more rename is allowed each time: of config, history and checkpoint, weights and result."""
 
-    def fit(out: Path, renames: int) -> int | None:
+    def fit(out: Path, renames: int) -> int:
         left = iter(range(renames))
 
         def limited(*args: object) -> None:
@@ -38,10 +35,7 @@ def test_a_training_stopped_at_any_rename_goes_on(source, tmp_path, monkeypatch)
             rename(*args)
 
         monkeypatch.setattr(os, "replace", limited)
-        monkeypatch.setattr(sys, "argv", [*map(str, fit_args(source, out, epochs=2))])
-        with pytest.raises(SystemExit) as stopped:
-            train.cli.run(train.fit.main)
-        return stopped.value.code
+        return run_here(*fit_args(few, out, epochs=2)).returncode
 
     rename = os.replace
     needed = 7
@@ -55,10 +49,17 @@ def test_a_training_stopped_at_any_rename_goes_on(source, tmp_path, monkeypatch)
         assert not list(out.glob("checkpoint-*"))
 
 
+@pytest.fixture(scope="module")
+def killed(few, tmp_path_factory) -> Path:
+    """A run that has a checkpoint."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    interrupt(fit_args(few, out), out, signal.SIGKILL)
+    return out
+
+
 @pytest.mark.parametrize("harm", ["torn", "foreign", "no manifest", "of another run"])
-def test_a_damaged_checkpoint_is_refused(source, tmp_path, harm):
-    out = tmp_path / "run"
-    interrupt(fit_args(source, out), out, signal.SIGKILL)
+def test_a_damaged_checkpoint_is_refused(few, killed, tmp_path, harm):
+    out = shutil.copytree(killed, tmp_path / "run")
     checkpoint = max(out.glob("checkpoint-????"))
     says = "damaged or not ours"
     if harm == "torn":
@@ -69,65 +70,66 @@ def test_a_damaged_checkpoint_is_refused(source, tmp_path, harm):
         (checkpoint / "manifest.json").unlink()
     else:
         other, says = tmp_path / "other", "is of another run"
-        interrupt(fit_args(source, other, "--seed", 1), other, signal.SIGKILL)
+        interrupt(fit_args(few, other, "--seed", 1), other, signal.SIGKILL)
         shutil.rmtree(checkpoint)
         shutil.copytree(max(other.glob("checkpoint-????")), checkpoint)
-    assert says in refusal(run(*fit_args(source, out)))
+    assert says in refusal(run_here(*fit_args(few, out)))
 
 
-def test_weights_that_the_run_did_not_write_are_refused(source, tmp_path):
-    args = fit_args(source, tmp_path, epochs=1)
-    assert run(*args).returncode == 0
+def test_weights_that_the_run_did_not_write_are_refused(few, tmp_path):
+    args = fit_args(few, tmp_path, epochs=1)
+    assert run_here(*args).returncode == 0
     state = load_file(tmp_path / WEIGHTS)
     save_file({key: value + 1 for key, value in state.items()}, tmp_path / WEIGHTS)
-    assert "is not the file that the run wrote" in refusal(run(*args))
+    assert "is not the file that the run wrote" in refusal(run_here(*args))
 
 
 def test_a_run_that_never_came_to_a_checkpoint_may_be_tried_otherwise(source, tmp_path):
     recipe = tmp_path / "hot.toml"
     recipe.write_text('base = "paper"\nlr = 1e30\n')
     out = tmp_path / "run"
-    assert "try a lower lr" in refusal(run(*fit_args(source, out, "--recipe", recipe, epochs=1)))
-    done = run(*fit_args(source, out, epochs=1))
+    assert "try a lower lr" in refusal(run_here(*fit_args(source, out, "--recipe", recipe, epochs=1)))
+    done = run_here(*fit_args(source, out, epochs=1))
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "config.json").read_text())["recipe"]["lr"] == 0.001
-    says = refusal(run(*fit_args(source, out, epochs=4)))
+    says = refusal(run_here(*fit_args(source, out, epochs=4)))
     assert "recipe.epochs is 1 there and 4 now" in says
 
 
-def test_one_training_at_a_time(source, tmp_path):
+def test_one_training_at_a_time(few, tmp_path):
     with FileLock(tmp_path / "lock"):
-        assert "another process writes to" in refusal(run(*fit_args(source, tmp_path, epochs=1)))
-    assert run(*fit_args(source, tmp_path, epochs=1)).returncode == 0
+        assert "another process writes to" in refusal(run_here(*fit_args(few, tmp_path, epochs=1)))
+    assert run_here(*fit_args(few, tmp_path, epochs=1)).returncode == 0
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_a_disk_that_is_full_is_one_sentence(source, tmp_path, limit):
+def test_a_disk_that_is_full_is_one_sentence(few, tmp_path, limit):
     """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-    done = run(*after(code, fit_args(source, tmp_path / "run")))
+    done = run(*after(code, fit_args(few, tmp_path / "run")))
     assert "cannot write the run to" in refusal(done)
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(source, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_sentence(few, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "cannot write the run to" in refusal(run(*fit_args(source, tmp_path / "file" / "run")))
+    assert "cannot write the run to" in refusal(run_here(*fit_args(few, tmp_path / "file" / "run")))
 
 
-def test_a_machine_without_git(source, tmp_path):
-    done = run(*fit_args(source, tmp_path / "run", epochs=1), PATH="/nonexistent")
+def test_a_machine_without_git(few, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    done = run_here(*fit_args(few, tmp_path / "run", epochs=1))
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["git"] is None
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="without a compiler attention is not compiled")
-def test_compiled_attention_goes_on_to_the_bit(source, tmp_path):
+def test_compiled_attention_goes_on_to_the_bit(few, tmp_path):
     """What fer_cbam does on the real data: drawn ones are too few to be worth compiling for."""
     code = "import train.engine; train.engine.COMPILE_PAYS['cpu'] = 1"
 
     def args(out: Path) -> tuple:
-        return after(code, fit_args(source, out, "--model", "fer_cbam"))
+        return after(code, fit_args(few, out, "--model", "fer_cbam"))
 
     assert run(*args(tmp_path / "whole")).returncode == 0
     interrupt(args(tmp_path / "killed"), tmp_path / "killed", signal.SIGKILL)

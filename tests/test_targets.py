@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
-from launch import run
+from launch import fit_args, run_here
 
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.labels import EXPRESSIONS
@@ -40,15 +40,14 @@ def runs(few, tmp_path_factory) -> list[Path]:
     """Three seeds of a small network; the last one learnt FER+."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, labels in ((0, "fer2013"), (1, "fer2013"), (2, "ferplus")):
-        done = fit(few, folder / str(seed), "--seed", seed, "--labels", labels)
+        done = run_here(*tiny(few, folder / str(seed), "--seed", seed, "--labels", labels))
         assert done.returncode == 0, done.stderr
     return [folder / str(seed) for seed in range(3)]
 
 
-def fit(source: Path, out: Path, *more: object):
-    return run(
-        "train/fit.py", "--model", "fer_net_tiny", "--data", source, "--epochs", 1, "--out", out, *more
-    )
+def tiny(source: Path, out: Path, *more: object) -> tuple:
+    """The arguments of a training."""
+    return fit_args(source, out, "--model", "fer_net_tiny", *more, epochs=1)
 
 
 def test_majority_of_ferplus():
@@ -106,7 +105,7 @@ def test_hard_targets_and_the_same_as_probabilities_train_alike(few, data, runs,
     teacher, recipe = tmp_path / "teacher.parquet", tmp_path / "mine.toml"
     write_probabilities(teacher, np.arange(len(train)), train, np.eye(7)[train.labels])
     recipe.write_text('base = "paper"\nteacher_share = 1.0')
-    done = fit(few, tmp_path / "run", "--seed", 0, "--teacher", teacher, "--recipe", recipe)
+    done = run_here(*tiny(few, tmp_path / "run", "--seed", 0, "--teacher", teacher, "--recipe", recipe))
     assert done.returncode == 0, done.stderr
     config, loss = (tmp_path / "run" / "config.json").read_text(), "history.jsonl"
     assert len(json.loads(config)["teacher"]) == 1
@@ -126,13 +125,13 @@ def test_hard_targets_and_the_same_as_probabilities_train_alike(few, data, runs,
     ],
 )
 def test_wrong_targets_are_one_sentence(few, tmp_path, more, says):
-    done = fit(few, tmp_path / "run", *more)
+    done = run_here(*tiny(few, tmp_path / "run", *more))
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 
 
 def test_seeds_and_their_ensemble(few, data, runs, tmp_path):
     command = ("train/seeds.py", *runs[:2], "--tag", "mine", "--data", few, "--results", tmp_path)
-    done = run(*command)
+    done = run_here(*command)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "seeds-fer_net_tiny.mine.json").read_text())
     test = results["splits"]["test_clean"]
@@ -153,7 +152,7 @@ def test_seeds_and_their_ensemble(few, data, runs, tmp_path):
 def test_a_teacher_is_the_mean_of_runs_that_may_differ(runs, few, data, tmp_path):
     files = [tmp_path / f"{name}.parquet" for name in ("both", "first", "second")]
     for file, part in zip(files, (runs[:2], runs[:1], runs[1:2]), strict=True):
-        done = run("train/teacher.py", *part, "--out", file, "--data", few)
+        done = run_here("train/teacher.py", *part, "--out", file, "--data", few)
         assert done.returncode == 0, done.stderr
         assert "agrees with" in done.stdout
     both, first, second = (read_probabilities([file], data["train"]) for file in files)
@@ -175,7 +174,7 @@ def test_what_learnt_votes_is_judged_by_their_majority(runs, few, data, tmp_path
     of_labels = evaluate(package(runs[0], "other", tmp_path, data), data, "test")
     assert list(of_labels) == ["test", "test_clean"]
 
-    done = run("train/threshold.py", "--weights", tmp_path, "--data", few)
+    done = run_here("train/threshold.py", "--weights", tmp_path, "--data", few)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "thresholds.json").read_text())["models"]
     images = {name.partition(".")[2]: row["n"] for name, row in found.items()}
@@ -200,7 +199,7 @@ def test_without_votes_on_validation_no_epoch_can_be_chosen(few, tmp_path):
     dataset["validation"] = dataset["validation"].remove_columns("ferplus").add_column("ferplus", rows)
     for split, part in dataset.items():
         part.to_parquet(tmp_path / f"{split}.parquet")
-    done = fit(tmp_path, tmp_path / "run", "--labels", "ferplus")
+    done = run_here(*tiny(tmp_path, tmp_path / "run", "--labels", "ferplus"))
     assert done.returncode == 2 and "nothing to choose the epoch on" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -223,7 +222,7 @@ def test_seeds_that_learnt_votes_are_judged_by_their_majority(runs, few, tmp_pat
     config = json.loads((again / "config.json").read_text())
     config["recipe"]["seed"] += 1
     (again / "config.json").write_text(json.dumps(config))
-    done = run("train/seeds.py", runs[2], again, "--tag", "mine", "--data", few, "--results", tmp_path)
+    done = run_here("train/seeds.py", runs[2], again, "--tag", "mine", "--data", few, "--results", tmp_path)
     assert done.returncode == 0, done.stderr
     splits = json.loads((tmp_path / "seeds-fer_net_tiny.mine.json").read_text())["splits"]
     by_votes, by_labels = (splits[key]["mean"]["accuracy"] for key in ("test_ferplus", "test"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_fer2013 import draw
-from launch import fit_args, interrupt, run
+from launch import fit_args, interrupt, run, run_here
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -95,7 +95,7 @@ def test_a_run_is_complete(finished):
 def test_epochs_are_scored_in_fp32_whatever_they_are_trained_in(source, tmp_path):
     recipe = tmp_path / "half.toml"
     recipe.write_text('precision = "bf16"')
-    done = run(*fit_args(source, tmp_path / "run", "--recipe", recipe, epochs=1))
+    done = run_here(*fit_args(source, tmp_path / "run", "--recipe", recipe, epochs=1))
     assert done.returncode == 0, done.stderr
     model = create_network("fer_cnn")
     model.load_state_dict(weights(tmp_path / "run"))
@@ -115,7 +115,7 @@ def test_a_run_of_before_a_setting_was_known_is_the_same_run(source, finished):
         pytest.skip("this recipe sets it")
     file.write_text(json.dumps(config))
     try:
-        done = run(*fit_args(source, finished))
+        done = run_here(*fit_args(source, finished))
         assert done.returncode == 0, done.stderr
     finally:
         file.write_text(content)
@@ -140,11 +140,11 @@ def test_ctrl_c_leaves_a_run_that_resumes(source, tmp_path):
     done = interrupt(fit_args(source, out), out, signal.SIGINT)
     assert done.returncode == 130
     assert "goes on where it was" in done.stderr and "Traceback" not in done.stderr
-    assert "resuming" in run(*fit_args(source, out)).stdout
+    assert "resuming" in run_here(*fit_args(source, out)).stdout
 
 
 def test_a_model_learns(source, tmp_path):
-    done = run(*fit_args(source, tmp_path / "run", "--batch-size", 32, epochs=10))
+    done = run_here(*fit_args(source, tmp_path / "run", "--batch-size", 32, epochs=10))
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"]["val_accuracy"] > 60
 
@@ -153,14 +153,14 @@ def test_a_run_starts_from_the_weights_of_another(source, finished, tmp_path):
     still = tmp_path / "still.toml"
     still.write_text('optimizer = "sgd"\nlr = 1e-9\n')
     args = fit_args(source, tmp_path / "on", "--recipe", still, "--start", finished, epochs=1)
-    done = run(*args)
+    done = run_here(*args)
     assert done.returncode == 0, done.stderr
     for key, value in weights(finished).items():
         torch.testing.assert_close(weights(tmp_path / "on")[key], value, atol=1e-6, rtol=0)
 
     config = json.loads((tmp_path / "on" / "config.json").read_text())
     assert config["start"] == sha256(finished / "model.safetensors")
-    done = run(*args, "--model", "fer_resnet", "--out", tmp_path / "other")
+    done = run_here(*args, "--model", "fer_resnet", "--out", tmp_path / "other")
     assert done.returncode == 2
     assert (
         done.stderr.splitlines()[-1]
@@ -178,7 +178,7 @@ def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):
         recipe = tmp_path / f"{schedule}.toml"
         recipe.write_text(RICH.replace('"cosine"', f'"{schedule}"').replace("epochs = 3", "epochs = 4", 1))
         out = tmp_path / schedule
-        done = run(*fit_args(source, out, "--recipe", recipe, epochs=4))
+        done = run_here(*fit_args(source, out, "--recipe", recipe, epochs=4))
         assert done.returncode == 0, done.stderr
         history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
         assert [line["lr"] for line in history] == pytest.approx(expected)
@@ -204,7 +204,7 @@ def test_the_first_epochs_may_see_smaller_images(source, tmp_path, monkeypatch):
     third = len(learnt) // 3
     assert learnt == [(32, 32)] * third + [(48, 48)] * 2 * third and set(scored) == {(48, 48)}
 
-    done = run(*args, "--model", "fer_cnn", "--out", tmp_path / "fixed")
+    done = run_here(*args, "--model", "fer_cnn", "--out", tmp_path / "fixed")
     assert done.returncode == 2
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith("error: fer_cnn cannot take images of 32x32 pixels")
@@ -234,7 +234,7 @@ def test_a_tracker_is_told_of_every_epoch(source, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out = tmp_path / "run"
-    done = run(*fit_args(source, out, "--tracker", "tensorboard", epochs=2))
+    done = run_here(*fit_args(source, out, "--tracker", "tensorboard", epochs=2))
     assert done.returncode == 0, done.stderr
     (events,) = [file for file in out.rglob("events*") if "run/run/events" in str(file)]
     log = EventAccumulator(str(events)).Reload()
@@ -243,14 +243,14 @@ def test_a_tracker_is_told_of_every_epoch(source, tmp_path):
 
 def test_any_timm_model_at_any_size(source, tmp_path):
     args = ("--model", "resnet18", "--input-size", 64)
-    done = run(*fit_args(source, tmp_path / "run", *args, epochs=1))
+    done = run_here(*fit_args(source, tmp_path / "run", *args, epochs=1))
     assert done.returncode == 0, done.stderr
     assert "resnet18" in done.stdout
 
 
 def test_a_packaged_model_of_timm_reads_as_it_was_trained(source, tmp_path):
     name = "tf_efficientnet_b0.ap_in1k"  # other weights of it have another mean
-    done = run(*fit_args(source, tmp_path / "run", "--model", name, "--input-size", 64, epochs=1))
+    done = run_here(*fit_args(source, tmp_path / "run", "--model", name, "--input-size", 64, epochs=1))
     assert done.returncode == 0, done.stderr
     served = load_model(package(tmp_path / "run", "mine", tmp_path)).pretrained_cfg
     trained = create_network(name, input_size=64).pretrained_cfg
@@ -285,7 +285,7 @@ def test_a_zoo_model_learns_other_labels_from_a_folder(split, tmp_path):
             Image.fromarray(image).convert("RGB").resize((60, 72)).save(file)
     out = tmp_path / "run"
     args = ("--model", "fer_cnn", "--pretrained", "--images", folder, "--epochs", 4, "--batch-size", 16)
-    done = run("train/fit.py", *args, "--out", out)
+    done = run_here("train/fit.py", *args, "--out", out)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "result.json").read_text())["validation_images"] in (
         (12,) if split else (9, 10, 11)

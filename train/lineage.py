@@ -47,7 +47,7 @@ TEACHERS["student-again-full"] = (
 STARTS = {
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
-    "ferplus": "student-quick",
+    "ferplus": "student-again",
     "ferplus-full": "strong-mix",
 }
 

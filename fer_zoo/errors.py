@@ -3,4 +3,5 @@
 
 def reason(error: Exception) -> str:
     """The first sentence of what an error says, without its full stop; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+    text = getattr(error, "strerror", None) or str(error).strip()  # the system's words, without a path
+    return text.partition("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__

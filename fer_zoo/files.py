@@ -1,11 +1,11 @@
-"""Files that are whole or absent."""
+"""Files that are found, and files that are whole or absent."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,12 +13,27 @@ from pathlib import Path
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
 
 
+def visible_files(folder: Path, suffixes: Container[str]) -> list[Path]:
+    """The files in a folder and its subfolders that end in one of these, lower case with their dot, sorted.
+
+    Hidden files and folders are passed over: macOS leaves a "._a.jpg" beside each "a.jpg".
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 @contextmanager
 def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Path]:
     """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
 
     Processes may write the same file at once: the last one wins. A link stays one, the file that it names is
-    written; it keeps its mode. What exists and is no file, such as a folder or a device, is left alone.
+    written. A file keeps its mode, but that its owner may write. What exists and is no file, such as a folder
+    or a device, is left alone.
 
     Args:
         path: The file.
@@ -31,7 +46,7 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
     try:
         temporary.touch()  # what hinders it is said at once, and in the system's words
         if target.exists():
-            shutil.copymode(target, temporary)
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) | stat.S_IWUSR)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import reason
+from .files import visible_files
 
 ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -108,17 +109,8 @@ def image_suffixes() -> frozenset[str]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures in a folder and its subfolders by `image_suffixes`, sorted by their paths.
-
-    Hidden files and folders are passed over: macOS leaves a "._a.jpg" beside each "a.jpg".
-    """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in image_suffixes()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """The pictures in a folder and its subfolders by `image_suffixes`, none of them hidden, sorted."""
+    return visible_files(folder, image_suffixes())
 
 
 def _is_heic(file: str | os.PathLike | BinaryIO) -> bool:

@@ -117,8 +117,13 @@ def test_no_photo_of_a_folder_is_left_out(tmp_path):
     rows = labelled(tmp_path / "out")
     assert [row["path"] for row in rows] == [str(folder / name) for name in names]
     assert all(row["error"] is None and len(row["faces"]) == 1 for row in rows)
-    other = run_here(*command(folder, tmp_path / "out", "--faces", "whole", "--split", "test"))
-    assert other.returncode == 2 and "leave --split out" in other.stderr
+    again = run_here(*command(folder, tmp_path / "out", "--faces", "whole", "--column", "image"))
+    assert again.returncode == 2 and "takes no --config, --split or --column" in again.stderr
+    assert run_here(*command(folder, folder / "out", "--faces", "whole")).returncode == 0
+    assert run_here(*command(folder, folder / "out", "--faces", "whole")).returncode == 0, "nor is its own"
+    (folder / "more.zip").touch()
+    mixed = run_here(*command(folder, tmp_path / "out", "--faces", "whole"))
+    assert mixed.returncode == 2 and "holds pictures, and more.zip" in mixed.stderr
 
 
 @pytest.mark.parametrize("form", ["large", "struct"])
@@ -129,7 +134,7 @@ def test_columns_of_other_writers(form, tmp_path):
     column = pa.array([content], pa.large_binary()) if form == "large" else [{"bytes": content, "path": "a"}]
     file = tmp_path / "rows [1].parquet"
     pq.write_table(pa.table({"face": column, "row": [0]}), file)
-    source = label.open_source(str(file), config=None, split=None, column=None, streaming=False)
+    source = label.open_source(str(file), tmp_path, config=None, split=None, column=None, streaming=False)
     (row,) = source.part(0)
     assert row["image"] == {"bytes": content, "path": None if form == "large" else "a"}
 
@@ -162,7 +167,7 @@ def test_pictures_in_an_archive_are_streamed(examples, tmp_path):
 @pytest.mark.parametrize("streaming", [True, False])
 def test_bad_rows_keep_their_place_for_one_process_and_two(parquet, expected, tmp_path, streaming):
     more = ("--faces", "whole", "--batch-size", 8, *(["--streaming"] if streaming else []))
-    for launch, out in ((run, tmp_path / "one"), (run_two, tmp_path / "two")):
+    for launch, out in ((run_here, tmp_path / "one"), (run_two, tmp_path / "two")):
         done = launch(*command(parquet, out, *more))
         assert done.returncode == 0, done.stderr
         assert "90 pictures, 88 faces" in done.stdout

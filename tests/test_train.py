@@ -358,6 +358,12 @@ def test_every_picture_of_a_class_is_learnt(tmp_path):
     train, validation, classes = load_image_folder(tmp_path, 48)
     assert classes == ("b test", "train")
     assert train.labels.tolist() == validation.labels.tolist() == [0, 0, 0, 1, 1]
+    shutil.copytree(tmp_path / "Train", tmp_path / "unlabelled")
+    assert load_image_folder(tmp_path, 48)[2] == classes
+    shutil.copytree(tmp_path / "Train", tmp_path / "dev")
+    with pytest.raises(DataError, match="has dev and val: one folder of validation is read"):
+        load_image_folder(tmp_path, 48)
+    shutil.rmtree(tmp_path / "dev")
     shutil.copytree(tmp_path / "Train" / "train", tmp_path / "val" / "other")
     with pytest.raises(DataError, match=r"other: train has no class of that name"):
         load_image_folder(tmp_path, 48)

@@ -21,9 +21,15 @@ from fer_zoo.images import ImageError, image_files, load_image
 if TYPE_CHECKING:
     import datasets
 
-# One fold of these is held out where a folder brings no validation split, which may have any of these names.
+# One fold of these is held out where a folder brings no validation split.
 HOLD_OUT = 6
-VALIDATION = {"validation", "valid", "val", "dev"}
+
+# What the folders of splits are called.
+SPLITS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
 
 # Files of `train/pack.py`: their suffix, and faces side by side (WebP allows 16,383 pixels).
 PACK, COLUMNS = ".pack", 340
@@ -150,7 +156,7 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     """A folder of faces with labels of its own.
 
     Either `folder/<class>/*.png`, of which a sixth is held out, stratified and with equal images kept
-    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`; `folder/test` is left
+    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`; other folders are left
     alone then. Every picture is one face, and is made gray and square.
 
     Args:
@@ -165,19 +171,14 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     """
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise DataError(f"{folder}: there is no such folder")
-    tops = {name.lower(): folder / name for name in _by_folder(folder)}
-    if not tops:
-        raise DataError(f"{folder}: holds no folders of images, one a class")
-    splits = tops if tops.keys() <= {"train", *VALIDATION, "test"} else {"train": folder}
-    if "train" not in splits:
-        raise DataError(f"{folder}: has {', '.join(splits)} and no train")
+    splits = _split_folders(folder)
     classes = _by_folder(splits["train"])
     names = tuple(classes)
     if len(names) < 2:
         raise DataError(f"{splits['train']}: needs one folder a class, at least two of them")
     train = _read_faces(classes, names, size)
-    if validation := splits.keys() & VALIDATION:
-        return train, _read_faces(_by_folder(splits[min(validation)]), names, size), names
+    if "validation" in splits:
+        return train, _read_faces(_by_folder(splits["validation"]), names, size), names
     counts = np.bincount(train.labels, minlength=len(names))
     if counts.min() < HOLD_OUT:
         raise DataError(
@@ -186,6 +187,23 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
         )
     held_out = leak_free_folds(train.labels, train.hashes, HOLD_OUT) == 0
     return train[~held_out], train[held_out], names
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """The folder of each split; a folder whose classes are not in splits is its train."""
+    tops = {name.lower(): folder / name for name in _by_folder(folder)}
+    if not tops:
+        raise DataError(f"{folder}: holds no folders of images, one a class")
+    found = {split: sorted(tops.keys() & names) for split, names in SPLITS.items()}
+    count = sum(map(len, found.values()))
+    if not count or (count == 1 and len(tops) > 1):  # a class, too, may be called test
+        return {"train": folder}
+    if not found["train"]:
+        raise DataError(f"{folder}: has {', '.join(tops)} and no train")
+    for split, names in found.items():
+        if len(names) > 1:
+            raise DataError(f"{folder}: has {' and '.join(names)}: one folder of {split} is read")
+    return {split: tops[names[0]] for split, names in found.items() if names}
 
 
 def _by_folder(folder: Path) -> dict[str, list[Path]]:

@@ -36,6 +36,7 @@ from fer_zoo import Recognizer
 from fer_zoo.data import DataError
 from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
+from fer_zoo.files import visible_files
 from fer_zoo.images import ImageError, image_files, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
@@ -51,6 +52,9 @@ PART_ROWS = 4096
 # Columns of encoded pictures that are not marked as such.
 BYTES = Value("binary")
 ENCODED = (BYTES, Value("large_binary"), {"bytes": BYTES}, {"bytes": BYTES, "path": Value("string")})
+
+# Endings of files that may hold pictures, too.
+CONTAINERS = {".parquet", ".arrow", ".zip", ".tar", ".tgz", ".gz"}
 
 # Of streams, which can be cut only where their files or row groups end.
 MAX_PARTS = 1024
@@ -80,24 +84,25 @@ class Source:
 
 
 def open_source(
-    name: str, *, config: str | None, split: str | None, column: str | None, streaming: bool
+    name: str, out: Path, *, config: str | None, split: str | None, column: str | None, streaming: bool
 ) -> Source:
     """Opens a dataset on the Hub, a folder of pictures or parquet files, or one parquet file.
 
     Args:
         name: A dataset id or a path.
+        out: Where the labels go; what lies there is no source.
         config: Of a dataset on the Hub that has several.
         split: May be None where there is but one.
         column: Of the pictures; may be None where one column alone holds pictures or bytes.
         streaming: Read while labelling, without a copy on this machine's disk.
 
     Raises:
-        DataError: It cannot be opened, or has no such split or column.
+        DataError: It cannot be opened, has no such split or column, or is a folder of pictures and others.
     """
     path = Path(name)
-    if os.path.isdir(path) and (rows := _pictures(path)):
-        if split:
-            raise DataError(f"'{name}' is a folder of pictures, all of them one split: leave --split out")
+    if os.path.isdir(path) and (rows := _pictures(path, out)):
+        if config or split or column:
+            raise DataError(f"'{name}' is a folder of pictures: it takes no --config, --split or --column")
         return Source(rows, math.ceil(len(rows) / PART_ROWS), f"{len(rows)} rows")
     if os.path.isfile(path):
         load = partial(load_dataset, "parquet", data_files=glob.escape(name))
@@ -121,14 +126,19 @@ def open_source(
     return Source(rows, max(1, math.ceil(len(rows) / PART_ROWS)), f"{len(rows)} rows")
 
 
-def _pictures(folder: Path) -> Dataset | None:
-    """The picture files of a folder; None where there is none, or where parquet files hold the pictures.
+def _pictures(folder: Path, out: Path) -> Dataset | None:
+    """The picture files of a folder; None where there is none.
 
     `datasets` would take words such as test in their names for splits, and knows fewer formats.
     """
     files = image_files(folder)
-    if not files or any(folder.rglob("*.parquet")):
+    if not files:
         return None
+    for other in visible_files(folder, CONTAINERS):
+        if out.resolve() not in other.resolve().parents:
+            raise DataError(
+                f"'{folder}' holds pictures, and {other.name}: give the folder of the ones or others"
+            )
     return Dataset.from_dict({"image": [os.path.abspath(file) for file in files]}).cast_column(
         "image", Image(decode=False)
     )
@@ -275,7 +285,7 @@ def main() -> None:
     accelerator = Accelerator()
     choice = {key: getattr(args, key) for key in ("config", "split", "column", "streaming")}
     with accelerator.main_process_first():  # it downloads, the others find the copy
-        source = open_source(args.data, **choice)
+        source = open_source(args.data, args.out, **choice)
         model = args.model or default_model()
         device = None if model.endswith(".onnx") else accelerator.device
         recognizer = Recognizer(model, faces=args.faces, device=device)

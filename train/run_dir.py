@@ -5,7 +5,7 @@ history.jsonl      a line an epoch
 checkpoint-NNN/    the state after epoch NNN, complete or absent; only the newest is kept
 model.safetensors  the weights of the best epoch
 result.json        what `fit` returns, and the weights' sha256; written last: then the run is finished
-lock               held by the process that trains, and free once that ends in whatever way
+lock               held by the process that writes, and free once that ends in whatever way
 """
 
 import json

@@ -106,24 +106,35 @@ def test_no_two_folds_of_fer2013_share_an_image():
     assert sum(map(len, parts)) == len(set(hashes)) == 28_709 - 1_236
 
 
-@pytest.mark.parametrize("place", ["$FER2013", "data/fer2013"])
-def test_the_bare_command(tmp_path, place):
+def test_where_fer2013_is_looked_for(tmp_path, monkeypatch):
+    """What --data names, else $FER2013, else data/fer2013."""
+
+    def source(*args: str) -> str:
+        parser = train.cli.create_parser("")
+        train.cli.add_data_arguments(parser)
+        return str(train.cli.source_of(parser.parse_args(args)))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER2013", raising=False)
+    with pytest.raises(DataError, match="where is FER2013"):
+        source()
+    (tmp_path / "data" / "fer2013").mkdir(parents=True)
+    assert source() == "data/fer2013"
+    monkeypatch.setenv("FER2013", "elsewhere")
+    assert source() == "elsewhere" and source("--data", "here") == "here"
+
+
+def test_the_bare_command(tmp_path):
     """fer_cbam, recipe paper, 3 folds: exactly what the README says."""
     (tmp_path / "data").mkdir()
-    data = write_parquet(tmp_path / "data" / "fer2013", draw(per_class=3))
-    where = {}
-    if place == "$FER2013":
-        data = data.rename(tmp_path / "elsewhere")
-        where = {"FER2013": str(data)}
+    write_parquet(tmp_path / "data" / "fer2013", draw(per_class=3))
     launcher = Path(sys.executable).with_name("accelerate")
     # relative to here are its default --out and data/fer2013
     (tmp_path / "train").symlink_to(ROOT / "train")
     done = subprocess.run(
         [launcher, "launch", "train/cv.py"],
         cwd=tmp_path,
-        env={key: value for key, value in ENV.items() if key != "FER2013"}
-        | where
-        | {"PYTHONPATH": str(ROOT)},
+        env={key: value for key, value in ENV.items() if key != "FER2013"} | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=280,
@@ -229,7 +240,7 @@ def test_two_processes_are_as_accurate_as_one(source, tmp_path):
     accuracy = {}
     recipe = tmp_path / "exact.toml"
     recipe.write_text('base = "paper"\nprecision = "fp32"\n')
-    for name, launch in (("one", run), ("two", run_two)):
+    for name, launch in (("one", run_here), ("two", run_two)):
         args = ("--model", "fer_resnet", "--data", source, "--epochs", 8, "--batch-size", 56)
         done = launch("train/fit.py", *args, "--recipe", recipe, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr

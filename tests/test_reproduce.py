@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from drawn_fer2013 import draw, write_csv
-from launch import run
+from launch import run, run_here
 
 import train.cli
 from train import lineage, reproduce
@@ -69,7 +69,7 @@ def test_one_file_is_made_again_with_what_it_comes_from(few, tmp_path):
     assert row.split()[2] == f"{scored['splits']['test']['accuracy']:.2f}"
     reads = tmp_path / "results" / "test_reads.jsonl"
     assert len(reads.read_text().splitlines()) == 1
-    again = run(*command)
+    again = run_here(*command)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout and len(reads.read_text().splitlines()) == 1
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_fer2013 import draw
-from launch import run
+from launch import fit_args, run_here
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -31,7 +31,7 @@ from train.verify import differences
 @pytest.fixture(scope="module")
 def finished(source, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    done = run("train/fit.py", "--model", "fer_cnn", "--data", source, "--epochs", 2, "--out", out)
+    done = run_here(*fit_args(source, out, epochs=2))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -53,10 +53,9 @@ def test_packaged_weights_are_half_and_say_where_they_come_from(finished, tmp_pa
         torch.testing.assert_close(stored[key].float(), value, atol=1e-3, rtol=1e-3)
 
 
-def test_only_what_is_published_must_be_of_the_real_data(finished, tmp_path, called, monkeypatch, capsys):
+def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_path, monkeypatch):
     def error(*call: object) -> str:
-        called(*call)
-        return capsys.readouterr().err
+        return run_here(*call, "--data", source).stderr
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.package.WEIGHTS_DIR", tmp_path / "zoo")
@@ -65,13 +64,13 @@ def test_only_what_is_published_must_be_of_the_real_data(finished, tmp_path, cal
         (tmp_path / folder).mkdir()
 
     refused = "error: .*not FER2013's published counts"
-    assert re.match(refused, error(train.package, finished, "--tag", "drawn", "--folder", "zoo"))
+    assert re.match(refused, error("train/package.py", finished, "--tag", "drawn", "--folder", "zoo"))
     assert not list((tmp_path / "zoo").iterdir())
-    assert "error" not in error(train.package, finished, "--tag", "drawn", "--folder", "mine")
+    assert "error" not in error("train/package.py", finished, "--tag", "drawn", "--folder", "mine")
     score = ("--model", "mine/fer_cnn.drawn.safetensors", "--split", "validation", "--results")
-    assert re.match(refused, error(train.evaluate, *score, "published"))
+    assert re.match(refused, error("train/evaluate.py", *score, "published"))
     assert not list((tmp_path / "published").iterdir())
-    assert "error" not in error(train.evaluate, *score, "trial")
+    assert "error" not in error("train/evaluate.py", *score, "trial")
     assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
 
 
@@ -85,12 +84,13 @@ def test_a_second_file_reads_test_only_with_a_reason(tmp_path):
     check_test_read("fer_cnn.paper", "bbb", "a wrong label order was mended", tmp_path)
 
 
-def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, called, tmp_path, capsys):
+def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, source, tmp_path):
     file, folder = package(finished, "mine", tmp_path), tmp_path / "results"
     results, log = folder / "fer_cnn.mine.json", folder / "test_reads.jsonl"
 
-    def score(split: str, *more: object) -> int | None:
-        return called(train.evaluate, "--model", file, "--results", folder, "--split", split, *more)
+    def score(split: str, *more: object) -> str:
+        where = ("--model", file, "--results", folder, "--data", source)
+        return run_here("train/evaluate.py", *where, "--split", split, *more).stderr
 
     def splits() -> list[str]:
         return sorted(json.loads(results.read_text())["splits"])
@@ -98,29 +98,29 @@ def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, called, t
     def reads() -> list[dict]:
         return [json.loads(line) for line in log.read_text().splitlines()]
 
-    assert not score("validation") and not log.exists()
-    assert not score("test")
+    assert "error" not in score("validation") and not log.exists()
+    assert "error" not in score("test")
     assert splits() == ["test", "test_clean", "validation", "validation_clean"]
     (read,) = reads()
     assert (read["model"], read["sha256"], read["reason"]) == ("fer_cnn.mine", sha256(file), None)
 
     file.write_bytes(with_metadata(file.read_bytes(), note="another file"))
     before = results.read_bytes(), log.read_bytes()
-    capsys.readouterr()
-    assert score("test") == 2 and "give a --reason" in capsys.readouterr().err
+    assert "give a --reason" in score("test")
     assert (results.read_bytes(), log.read_bytes()) == before
-    assert not score("test", "--reason", "mended")
+    assert "error" not in score("test", "--reason", "mended")
     assert [read["reason"] for read in reads()] == [None, "mended"]
     assert splits() == ["test", "test_clean"]  # the others were those of the file before
 
 
-def test_verify_names_what_differs(finished, source, called, tmp_path, monkeypatch):
+def test_verify_names_what_differs(finished, source, tmp_path, monkeypatch):
     monkeypatch.setattr("train.verify.RESULTS_DIR", tmp_path)
     data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
     file = package(finished, "mine", tmp_path)
     assert differences(file, data) == ["it has no results file"]
     for split in ("validation", "test"):
-        called(train.evaluate, "--model", file, "--results", tmp_path, "--split", split)
+        where = ("--model", file, "--results", tmp_path, "--data", source)
+        assert run_here("train/evaluate.py", *where, "--split", split).returncode == 0
     assert differences(file, data) == []
 
     results = tmp_path / "fer_cnn.mine.json"

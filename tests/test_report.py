@@ -230,7 +230,8 @@ def side_studies(losses: tuple[float, float], late: float, disgust: float) -> di
 def test_a_gallery_is_drawn_of_the_test_split(source, tmp_path):
     file = tmp_path / "gallery.png"
     command = ("train/report.py", "--gallery", file, "--data", source, "--model")
-    assert f"written: {file}" in run_here(*command, "fer_cnn.fer2013").stdout
+    drawn = run_here(*command, "fer_cnn.fer2013")
+    assert drawn.returncode == 0 and f"written: {file}" in drawn.stdout
     with Image.open(file) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=2) > 30).mean() > 0.01  # heat maps are colourful
@@ -331,7 +332,8 @@ def test_page_on_the_paper_shows_studies_and_comparison(tmp_path, monkeypatch):
 def test_studies_are_gathered_from_runs(source, tmp_path):
     run_dir = tmp_path / "run"
     gather = ("train/studies.py", run_dir, "--out", tmp_path / "studies.json", "--data", source)
-    assert "not a finished run" in run_here(*gather).stderr
+    refused = run_here(*gather)
+    assert refused.returncode == 2 and "not a finished run" in refused.stderr
     fitted = run_here(*fit_args(source, run_dir, "--recipe", "paper-l2", epochs=2))
     assert fitted.returncode == 0 and run_here(*gather).returncode == 0
     found = json.loads((tmp_path / "studies.json").read_text())["fer_cnn"]["paper-l2"]

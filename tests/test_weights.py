@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,9 +89,9 @@ def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, source, t
     file, folder = package(finished, "mine", tmp_path), tmp_path / "results"
     results, log = folder / "fer_cnn.mine.json", folder / "test_reads.jsonl"
 
-    def score(split: str, *more: object) -> str:
+    def score(split: str, *more: object) -> subprocess.CompletedProcess:
         where = ("--model", file, "--results", folder, "--data", source)
-        return run_here("train/evaluate.py", *where, "--split", split, *more).stderr
+        return run_here("train/evaluate.py", *where, "--split", split, *more)
 
     def splits() -> list[str]:
         return sorted(json.loads(results.read_text())["splits"])
@@ -98,17 +99,18 @@ def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, source, t
     def reads() -> list[dict]:
         return [json.loads(line) for line in log.read_text().splitlines()]
 
-    assert "error" not in score("validation") and not log.exists()
-    assert "error" not in score("test")
+    assert score("validation").returncode == 0 and not log.exists()
+    assert score("test").returncode == 0
     assert splits() == ["test", "test_clean", "validation", "validation_clean"]
     (read,) = reads()
     assert (read["model"], read["sha256"], read["reason"]) == ("fer_cnn.mine", sha256(file), None)
 
     file.write_bytes(with_metadata(file.read_bytes(), note="another file"))
     before = results.read_bytes(), log.read_bytes()
-    assert "give a --reason" in score("test")
+    refused = score("test")
+    assert refused.returncode == 2 and "give a --reason" in refused.stderr
     assert (results.read_bytes(), log.read_bytes()) == before
-    assert "error" not in score("test", "--reason", "mended")
+    assert score("test", "--reason", "mended").returncode == 0
     assert [read["reason"] for read in reads()] == [None, "mended"]
     assert splits() == ["test", "test_clean"]  # the others were those of the file before
 

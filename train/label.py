@@ -37,7 +37,7 @@ from fer_zoo.data import DataError
 from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
 from fer_zoo.files import visible_files
-from fer_zoo.images import ImageError, image_files, load_image
+from fer_zoo.images import ImageError, image_suffixes, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
 from train.files import sha256
@@ -131,11 +131,12 @@ def _pictures(folder: Path, out: Path) -> Dataset | None:
 
     `datasets` would take words such as test in their names for splits, and knows fewer formats.
     """
-    files = image_files(folder)
+    found = visible_files(folder, image_suffixes() | CONTAINERS)
+    files = [file for file in found if file.suffix.lower() not in CONTAINERS]
     if not files:
         return None
-    for other in visible_files(folder, CONTAINERS):
-        if out.resolve() not in other.resolve().parents:
+    for other in found:
+        if other.suffix.lower() in CONTAINERS and out.resolve() not in other.resolve().parents:
             raise DataError(
                 f"'{folder}' holds pictures, and {other.name}: give the folder of the ones or others"
             )

@@ -5,7 +5,7 @@
 In one run, with the same model, batch size, threads and precision, in turn and several times over: ours,
 `train/engine.py`; plain, PNG files by ImageFolder, torchvision's transforms and a DataLoader with its best
 number of workers; alone, the model on random tensors that are on the device already. For a model with CBAM,
-ours is measured with and without torch.compile.
+ours is measured with and without torch.compile; on a GPU the model alone also as a CUDA graph, as ours is.
 """
 
 import os
@@ -34,6 +34,7 @@ from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_attention, compile_pays
+from train.graphs import Graphed
 from train.files import RESULTS_DIR, write_json
 from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
@@ -82,6 +83,8 @@ def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path)
     loops = {"ours": ours(compiled), "alone": _alone(name, compiled, len(faces), recipe, accelerator)}
     if compiled:
         loops["ours_eager"] = ours(False)
+    if accelerator.device.type == "cuda":
+        loops["alone_graphed"] = _alone(name, compiled, len(faces), recipe, accelerator, graphed=True)
     for loop in loops.values():
         loop()  # warm-up
     workers = {}
@@ -131,7 +134,7 @@ def _synchronize() -> None:
 
 
 def _step(
-    name: str, compiled: bool, recipe: Recipe, accelerator
+    name: str, compiled: bool, recipe: Recipe, accelerator, graphed: bool = False
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """One optimizer step of a plain loop, in the precision and memory format of ours."""
     model = create_network(name).to(accelerator.device, memory_format=torch.channels_last)
@@ -139,18 +142,27 @@ def _step(
         compile_attention(model)
     optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=1e-6)
 
-    def step(x: torch.Tensor, labels: torch.Tensor) -> None:
+    def backward(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
         with accelerator.autocast():
             logits = model(x.contiguous(memory_format=torch.channels_last))
-        F.cross_entropy(logits.float(), labels).backward()
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        return loss.detach()
+
+    run = Graphed(backward) if graphed else backward
+
+    def step(x: torch.Tensor, labels: torch.Tensor) -> None:
+        run(x, labels)
         optimizer.step()
-        optimizer.zero_grad()
 
     return step
 
 
-def _alone(name: str, compiled: bool, images: int, recipe: Recipe, accelerator) -> Callable[[], None]:
-    step, size = _step(name, compiled, recipe, accelerator), recipe.batch_size
+def _alone(
+    name: str, compiled: bool, images: int, recipe: Recipe, accelerator, graphed: bool = False
+) -> Callable[[], None]:
+    step, size = _step(name, compiled, recipe, accelerator, graphed), recipe.batch_size
     x = torch.randn(size, 1, 48, 48, device=accelerator.device)
     labels = torch.randint(len(EXPRESSIONS), (size,), device=accelerator.device)
 

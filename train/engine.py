@@ -33,6 +33,7 @@ from tqdm import tqdm
 from fer_zoo.preprocess import normalize
 from train.augment import augment, draw_augmentation, draw_mix, to_device
 from train.dataset import Arrays
+from train.graphs import Graphed
 from train.hardware import describe
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError, locked, read_weights
@@ -53,14 +54,14 @@ class Split:
     Attributes:
         images: uint8 (N, 1, H, W).
         labels: int64 (N,).
-        targets: What is learnt: the labels, or float32 (N, classes) where there are probabilities.
+        targets: float32 (N, classes), what is learnt where it is not the labels, or None.
     """
 
     def __init__(self, arrays: Arrays, device: torch.device) -> None:
         self.images = torch.from_numpy(arrays.images).unsqueeze(1).to(device)
         self.labels = torch.from_numpy(arrays.labels).to(device)
         soft = arrays.targets is not None
-        self.targets = torch.from_numpy(arrays.targets).to(device) if soft else self.labels
+        self.targets = torch.from_numpy(arrays.targets).to(device) if soft else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -236,7 +237,12 @@ class Trainer:
         accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.model, self.scored = model, self.ema.module if self.ema else model
         self.train, self.recipe, self.accelerator, self.fold = train, recipe, accelerator, fold
+        soft = train.targets is not None
+        self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
         self.weight = class_weights(train.labels, model.num_classes) if recipe.class_weights else None
+        self.backward = self._backward
+        if accelerator.num_processes == 1 and accelerator.device.type == "cuda":
+            self.backward = Graphed(self._backward)
 
     def epoch(self, epoch: int, bar: tqdm) -> float:
         """One pass over the training images; returns the mean loss of an image.
@@ -261,7 +267,7 @@ class Trainer:
             drawn = draw_augmentation(len(batch), recipe, generator, size)
             mix = draw_mix(recipe, generator, size)
             rows = to_device(batch[local], device)
-            x = augment(train.images[rows], drawn.rows(local, device), size)
+            x, targets = augment(train.images[rows], drawn.rows(local, device), size), self.targets[rows]
             if mix:
                 reverse = torch.arange(len(batch) - 1, -1, -1)[local]
                 others = to_device(batch[reverse], device)
@@ -269,28 +275,28 @@ class Trainer:
                     other = x.flip(0)
                 else:
                     other = augment(train.images[others], drawn.rows(reverse, device), size)
-                x = mix(x, other)
+                x, targets = mix(x, other), torch.lerp(self.targets[others], targets, mix.share)
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
-            with self.accelerator.autocast():
-                logits = self.wrapped(x)
-            loss = self._loss(logits, train.targets[rows])
-            if mix:
-                loss = mix.share * loss + (1 - mix.share) * self._loss(logits, train.targets[others])
-            # a sum over the global batch's size: processes may hold unequal shares of it; their gradients
-            # are averaged
-            self.accelerator.backward(loss * (world / len(batch)))
+            total += self.backward(x, targets)
             self.optimizer.step()
-            self.optimizer.zero_grad()
             if self.ema:
                 self.ema.update(self.model, step=step)
-            total += loss.detach()
             bar.update(len(batch))
         return self.accelerator.reduce(total, "sum").item() / self.images
 
-    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(
+    def _backward(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Computes the gradients of this process's share of a batch; returns the sum of its images' losses."""
+        self.optimizer.zero_grad()
+        with self.accelerator.autocast():
+            logits = self.wrapped(x)
+        loss = F.cross_entropy(
             logits.float(), targets, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
         )
+        # a sum over the global batch's size: processes may hold unequal shares of it; their gradients are
+        # averaged
+        batch = self.images / self.steps
+        self.accelerator.backward(loss * (self.accelerator.num_processes / batch))
+        return loss.detach()
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler:

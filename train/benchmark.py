@@ -34,8 +34,8 @@ from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_attention, compile_pays
-from train.graphs import Graphed
 from train.files import RESULTS_DIR, write_json
+from train.graphs import Graphed
 from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
 from train.recipe import Recipe, load_recipe

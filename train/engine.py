@@ -285,7 +285,7 @@ class Trainer:
         return self.accelerator.reduce(total, "sum").item() / self.images
 
     def _backward(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Computes the gradients of this process's share of a batch; returns the sum of its images' losses."""
+        """Makes the gradients of this process's share of a batch; returns the sum of its images' losses."""
         self.optimizer.zero_grad()
         with self.accelerator.autocast():
             logits = self.wrapped(x)

@@ -22,7 +22,8 @@ def images() -> torch.Tensor:
 
 
 def augmented(recipe: Recipe) -> torch.Tensor:
-    return augment(images(), draw_augmentation(len(images()), recipe, generator(), (48, 48)))
+    noise = torch.randn(len(images()), 1, 48, 48, generator=generator())
+    return augment(images(), draw_augmentation(len(images()), recipe, generator()), noise=noise)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
@@ -93,7 +94,7 @@ def test_augmentation_without_range_is_the_identity_or_a_flip():
 
 def test_augmentation_turns_and_crops_within_its_ranges():
     recipe = load_recipe("paper")
-    theta = draw_augmentation(2000, recipe, generator(), (48, 48)).theta
+    theta = draw_augmentation(2000, recipe, generator()).theta
     area = torch.linalg.det(theta[:, :, :2]).abs()
     assert recipe.crop_scale[0] - 1e-3 <= area.min() and area.max() <= recipe.crop_scale[1] + 1e-3
     angle = torch.atan2(-theta[:, 0, 1], theta[:, 1, 1]).rad2deg().abs()
@@ -104,14 +105,14 @@ def test_augmentation_turns_and_crops_within_its_ranges():
 def test_a_crop_larger_than_the_image_continues_its_border():
     gray = torch.full((1, 1, 48, 48), 200, dtype=torch.uint8)
     recipe = Recipe(crop_scale=(1.4, 1.4), shift=0.2)
-    how = draw_augmentation(1, recipe, generator(), (48, 48))
+    how = draw_augmentation(1, recipe, generator())
     assert torch.linalg.det(how.theta[0, :, :2]).abs() > 1.35
     torch.testing.assert_close(augment(gray, how), gray.float())
 
 
 def test_enlarged_is_the_same_picture():
     waves = torch.from_numpy(draw(per_class=1, waves=True)["train"][0]).unsqueeze(1)
-    how = draw_augmentation(len(waves), Recipe(**STILL), generator(), (96, 96))
+    how = draw_augmentation(len(waves), Recipe(**STILL), generator())
     large = augment(waves, how, (96, 96))
     expected = torch.nn.functional.interpolate(waves.float(), (96, 96), mode="bilinear")
     torch.testing.assert_close(large, expected, atol=0.05, rtol=0)
@@ -134,7 +135,7 @@ def test_every_third_image_is_noisy():
 def test_every_third_image_is_blurred_and_keeps_its_mean():
     edge = torch.full((600, 1, 48, 48), 50, dtype=torch.uint8)
     edge[..., 24:] = 200
-    how = draw_augmentation(600, Recipe(**STILL, blur=2.0), generator(), (48, 48))
+    how = draw_augmentation(600, Recipe(**STILL, blur=2.0), generator())
     x = augment(edge, how)
     torch.testing.assert_close(x.mean((1, 2, 3)), torch.full((600,), 125.0), atol=0.1, rtol=0)
     # across the edge, a Gaussian rises by its density
@@ -152,7 +153,7 @@ def test_a_base_may_have_a_base():
 
 def test_erasing_covers_the_share_of_images_and_pixels_that_it_says():
     recipe = Recipe(**STILL, erasing=0.5, erasing_scale=(0.1, 0.3))
-    how = draw_augmentation(4000, recipe, generator(), (48, 48))
+    how = draw_augmentation(4000, recipe, generator())
     covered = inside(how.erase, 48, 48).float().mean((1, 2, 3))
     erased = covered > 0
     assert 0.46 < erased.float().mean() < 0.54

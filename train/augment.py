@@ -1,10 +1,11 @@
 """Batched augmentation on the device: one affine sampling does flip, rotation, crop, shift and resize.
 
-What is done to a batch is drawn on the CPU, for the whole batch of all processes, so that it depends neither
-on the device nor on how many processes share the batch.
+What is done to the images of an epoch is drawn on the CPU, for all processes, so that it depends neither on
+the device nor on how many processes share a batch.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,13 +20,13 @@ GRAY = 127.5  # the middle of the range: what erased pixels become, and what con
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each image of one batch.
+    """What is done to each of B images.
 
     Attributes:
         theta: float32 (B, 2, 3), maps from output to input coordinates, each in -1 to 1.
         blur: float32 (B,), standard deviation of a Gaussian blur in pixels; None blurs nothing.
         tone: float32 (B, 2), factor of the contrast and offset in pixel values; None leaves them.
-        noise: float32 (B, 1, H, W), what is added to the pixel values; None adds nothing.
+        noise: float32 (B,), standard deviation of what is added to the pixel values; None adds nothing.
         erase: float32 (B, 4), left, top, right, bottom of the erased rectangle, 0 to 1; None erases nothing.
     """
 
@@ -35,22 +36,25 @@ class Augmentation:
     noise: torch.Tensor | None = None
     erase: torch.Tensor | None = None
 
-    def rows(self, rows: torch.Tensor | slice, device: torch.device) -> "Augmentation":
-        """The part of some rows, on the device."""
+    def to(self, device: torch.device) -> "Augmentation":
+        return self._each(lambda part: part.to(device))
+
+    def __getitem__(self, rows: torch.Tensor) -> "Augmentation":
+        """What is done to some of the images."""
+        return self._each(lambda part: part[rows])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Augmentation":
         parts = (self.theta, self.blur, self.tone, self.noise, self.erase)
-        return Augmentation(*(None if part is None else to_device(part[rows], device) for part in parts))
+        return Augmentation(*(None if part is None else change(part) for part in parts))
 
 
-def draw_augmentation(
-    n: int, recipe: Recipe, generator: torch.Generator, size: tuple[int, int]
-) -> Augmentation:
+def draw_augmentation(n: int, recipe: Recipe, generator: torch.Generator) -> Augmentation:
     """Draws what happens to each of n images.
 
     Args:
-        n: Images in the batch.
+        n: Images.
         recipe: Gives the chances and ranges.
         generator: On the CPU.
-        size: Height and width of the augmented images.
     """
     theta = random_affine(n, recipe, generator)
     blur = tone = noise = erase = None
@@ -60,16 +64,10 @@ def draw_augmentation(
         change = torch.empty(n, 2).uniform_(-recipe.jitter, recipe.jitter, generator=generator)
         tone = torch.stack([1 + change[:, 0], GRAY * change[:, 1]], 1)
     if recipe.noise > 0:
-        spread = 2 * GRAY * recipe.noise * every_third(n, generator)
-        noise = spread.view(n, 1, 1, 1) * torch.randn(n, 1, *size, generator=generator)
+        noise = 2 * GRAY * recipe.noise * every_third(n, generator)
     if recipe.erasing > 0:
         erase = random_boxes(n, recipe, generator)
     return Augmentation(theta, blur, tone, noise, erase)
-
-
-def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy that does not wait until a GPU has done what it was told before; elsewhere that is not safe."""
-    return x.to(device, non_blocking=device.type == "cuda")
 
 
 def every_third(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -116,13 +114,19 @@ def random_boxes(n: int, recipe: Recipe, generator: torch.Generator) -> torch.Te
     return torch.stack([left, top, left + width, top + height], 1)
 
 
-def augment(images: torch.Tensor, how: Augmentation, size: tuple[int, int] | None = None) -> torch.Tensor:
+def augment(
+    images: torch.Tensor,
+    how: Augmentation,
+    size: tuple[int, int] | None = None,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Samples each image by its own affine map, bilinearly, the border's pixels continued outwards.
 
     Args:
         images: uint8 (B, 1, H, W).
         how: What is done, on the same device.
         size: Height and width of the output; None keeps them.
+        noise: float32 (B, 1, *size), of standard deviation 1, where `how` says how much of it is added.
 
     Returns:
         float32 (B, 1, *size), 0 to 255.
@@ -138,7 +142,7 @@ def augment(images: torch.Tensor, how: Augmentation, size: tuple[int, int] | Non
         gain, offset = how.tone.view(n, 2, 1, 1, 1).unbind(1)
         x.sub_(GRAY).mul_(gain).add_(offset + GRAY).clamp_(0, 255)
     if how.noise is not None:
-        x.add_(how.noise).clamp_(0, 255)
+        x.addcmul_(how.noise.view(n, 1, 1, 1), noise).clamp_(0, 255)
     if how.erase is not None:
         x.masked_fill_(inside(how.erase, height, width), GRAY)
     return x

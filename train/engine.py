@@ -23,18 +23,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from timm.layers import convert_sync_batchnorm
 from timm.layers.cbam import CbamModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
 from fer_zoo.preprocess import normalize
-from train.augment import augment, draw_augmentation, draw_mix, to_device
+from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
 from train.graphs import Graphed
 from train.hardware import describe
+from train.optim import create_optimizer, create_scheduler
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError, locked, read_weights
 
@@ -224,12 +222,10 @@ class Trainer:
         self.ema = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
         if compiled:
             compile_attention(model)
-        optimizer = create_optimizer_v2(
-            model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
-        )
+        optimizer = create_optimizer(model, recipe)
         self.steps = max(1, len(train) // recipe.batch_size)
         self.images = self.steps * min(recipe.batch_size, len(train))
-        self.scheduler = _create_scheduler(optimizer, recipe, self.steps)
+        self.scheduler = create_scheduler(optimizer, recipe, self.steps)
         # Accelerate saves its wrapping of the optimizer; to step that one took 0.5 ms longer on a CPU's core
         self.wrapped, _ = accelerator.prepare(model, optimizer)
         self.optimizer = optimizer
@@ -258,24 +254,29 @@ class Trainer:
         # one seed an epoch and process, for dropout; the rest is drawn below, the same in every process
         set_seed(_seed(recipe.seed, self.fold, epoch, rank))
         generator = torch.Generator().manual_seed(_seed(recipe.seed, self.fold, epoch))
-        order = torch.randperm(len(train), generator=generator)[: self.images]
+        order = torch.randperm(len(train), generator=generator)[: self.images].to(device)
+        how = draw_augmentation(self.images, recipe, generator).to(device)
         local = slice(rank, None, world)
         total = torch.zeros((), device=device)
         self.wrapped.train()
-        for step, batch in enumerate(order.split(recipe.batch_size), start=epoch * self.steps):
+
+        def faces(places: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = order[places[local]]
+            noise = noise if noise is None else noise[local].to(device)
+            return augment(train.images[rows], how[places[local]], size, noise), self.targets[rows]
+
+        batches = torch.arange(self.images, device=device).split(recipe.batch_size)
+        for step, batch in enumerate(batches, start=epoch * self.steps):
             self.scheduler.step_update(step)
-            drawn = draw_augmentation(len(batch), recipe, generator, size)
+            noise = torch.randn(len(batch), 1, *size, generator=generator) if recipe.noise else None
             mix = draw_mix(recipe, generator, size)
-            rows = to_device(batch[local], device)
-            x, targets = augment(train.images[rows], drawn.rows(local, device), size), self.targets[rows]
+            x, targets = faces(batch, noise)
             if mix:
-                reverse = torch.arange(len(batch) - 1, -1, -1)[local]
-                others = to_device(batch[reverse], device)
                 if world == 1:
-                    other = x.flip(0)
+                    other, theirs = x.flip(0), targets.flip(0)
                 else:
-                    other = augment(train.images[others], drawn.rows(reverse, device), size)
-                x, targets = mix(x, other), torch.lerp(self.targets[others], targets, mix.share)
+                    other, theirs = faces(batch.flip(0), noise if noise is None else noise.flip(0))
+                x, targets = mix(x, other), torch.lerp(theirs, targets, mix.share)
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
             total += self.backward(x, targets)
             self.optimizer.step()
@@ -297,23 +298,6 @@ class Trainer:
         batch = self.images / self.steps
         self.accelerator.backward(loss * (self.accelerator.num_processes / batch))
         return loss.detach()
-
-
-def _create_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler:
-    """timm's scheduler of the recipe, to be set by `step_update(number of steps done)`."""
-    constant = recipe.schedule == "constant"
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        # a polynomial of degree 0 is constant, one of degree 1 linear
-        sched="cosine" if recipe.schedule == "cosine" else "poly",
-        decay_rate=0.0 if constant else 1.0,
-        num_epochs=recipe.epochs,
-        warmup_epochs=recipe.warmup_epochs,
-        warmup_lr=recipe.lr / 100,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
-    return scheduler
 
 
 def class_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -35,7 +35,7 @@ ABOUT = {
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
     "light, patches erased and a moving average of the weights.",
     "flagship": "They come from this project's own recipe: a far longer schedule than the course paper's, "
-    "wider augmentation, mixup, erasing, blur, noise and light, and a moving average of the weights.",
+    "wider augmentation, mixup, erasing and a moving average of the weights.",
     "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "wider augmentation and a moving average of the weights.",
 }

@@ -1,7 +1,7 @@
 """Batched augmentation on the device: one affine sampling does flip, rotation, crop, shift and resize.
 
-What is done to the images of an epoch is drawn on the CPU, for all processes, so that it depends neither on
-the device nor on how many processes share a batch.
+All is drawn on the CPU, for all processes, so that it depends neither on the device nor on how many processes
+share a batch: maps, blur, tone, noise levels and erased boxes of an epoch at once, noise and mixing by batch.
 """
 
 import math
@@ -37,6 +37,7 @@ class Augmentation:
     erase: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Augmentation":
+        """The same on a device."""
         return self._each(lambda part: part.to(device))
 
     def __getitem__(self, rows: torch.Tensor) -> "Augmentation":
@@ -126,7 +127,7 @@ def augment(
         images: uint8 (B, 1, H, W).
         how: What is done, on the same device.
         size: Height and width of the output; None keeps them.
-        noise: float32 (B, 1, *size), of standard deviation 1, where `how` says how much of it is added.
+        noise: float32 (B, 1, *size), of standard deviation 1; needed where `how` has noise.
 
     Returns:
         float32 (B, 1, *size), 0 to 255.

@@ -15,12 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.optim import create_optimizer_v2
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,6 +38,7 @@ from train.files import RESULTS_DIR, write_json
 from train.graphs import Graphed
 from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
+from train.optim import create_optimizer
 from train.recipe import Recipe, load_recipe
 from train.run_dir import RunError
 
@@ -140,7 +141,7 @@ def _step(
     model = create_network(name).to(accelerator.device, memory_format=torch.channels_last)
     if compiled:
         compile_attention(model)
-    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=1e-6)
+    optimizer = create_optimizer(model, replace(recipe, lr=1e-6))
 
     def backward(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
@@ -230,14 +231,16 @@ def _peaks(recipe: Recipe, device: torch.device) -> tuple[float, float]:
 def table(models: dict[str, dict]) -> str:
     """The measurements for a terminal."""
     lines = [
-        f"{'model':<16}{'ours':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'/alone':>8}{'/plain':>8}"
+        f"{'model':<16}{'ours':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'graphed':>9}{'/alone':>8}{'/plain':>8}"
         f"{'workers':>9}{'GFLOP':>8}{'of peak':>9}{'MB':>8}{'of peak':>9}"
     ]
     for name, row in models.items():
         speed = row["images_per_second"]
-        eager = f"{speed['ours_eager']:,.0f}" if "ours_eager" in speed else "-"
+        eager, graphed = (
+            f"{speed[key]:,.0f}" if key in speed else "-" for key in ("ours_eager", "alone_graphed")
+        )
         lines.append(
-            f"{name:<16}{speed['ours']:>9,.0f}{eager:>9}{speed['plain']:>9,.0f}{speed['alone']:>9,.0f}"
+            f"{name:<16}{speed['ours']:>9,.0f}{eager:>9}{speed['plain']:>9,.0f}{speed['alone']:>9,.0f}{graphed:>9}"
             f"{row['ours_over_alone']:>8.0%}{row['ours_over_plain']:>8.2f}{row['best_workers']:>9}"
             f"{row['gflop_per_image']:>8.3f}{row['share_of_peak_flops']:>9.0%}"
             f"{row['megabytes_per_image']:>8.1f}{row['share_of_peak_bytes']:>9.0%}"

@@ -2,7 +2,7 @@
 
 The order of images, the augmentation and the learning rate come from (seed, fold, epoch, step) alone, and
 each step's gradient is the mean over the global batch, so that a run does not depend on how many processes
-share it, but for BatchNorm on CPUs, where each process has its own.
+share it, but for dropout, which each process draws, and BatchNorm on CPUs, where each process has its own.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
+from fer_zoo.models._base import FaceNet
 from fer_zoo.preprocess import normalize
 from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
@@ -173,6 +174,7 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
             bar.set_postfix(loss=f"{loss:.3f}", val=f"{line['val_accuracy']:.2f}%")
             if accelerator.is_main_process:
                 bar.write(f"{name}: {_line(line, recipe.epochs, trainer.images)}")
+    trainer.optimizer.zero_grad()  # those of a graph would keep its memory
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers.clear()  # else the next fold is logged here, too
@@ -205,6 +207,8 @@ class Trainer:
         ema: That moving average, or None.
         optimizer: Of timm's, saved by Accelerate.
         images: Images that an epoch sees: the last batch is left out where it would not be full.
+        backward: From normalized images (B, C, H, W) and targets (B, classes), both float32, this process's
+            share of a batch, to the sum of their losses; leaves the gradients of the batch's mean loss.
     """
 
     def __init__(
@@ -223,8 +227,8 @@ class Trainer:
         if compiled:
             compile_attention(model)
         optimizer = create_optimizer(model, recipe)
-        self.steps = max(1, len(train) // recipe.batch_size)
-        self.images = self.steps * min(recipe.batch_size, len(train))
+        self.steps, self.batch = max(1, len(train) // recipe.batch_size), min(recipe.batch_size, len(train))
+        self.images = self.steps * self.batch
         self.scheduler = create_scheduler(optimizer, recipe, self.steps)
         # Accelerate saves its wrapping of the optimizer; to step that one took 0.5 ms longer on a CPU's core
         self.wrapped, _ = accelerator.prepare(model, optimizer)
@@ -237,7 +241,12 @@ class Trainer:
         self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
         self.weight = class_weights(train.labels, model.num_classes) if recipe.class_weights else None
         self.backward = self._backward
-        if accelerator.num_processes == 1 and accelerator.device.type == "cuda":
+        # a network of timm's may wait for the GPU within its forward, which a graph cannot hold
+        if (
+            accelerator.num_processes == 1
+            and accelerator.device.type == "cuda"
+            and isinstance(model, FaceNet)
+        ):
             self.backward = Graphed(self._backward)
 
     def epoch(self, epoch: int, bar: tqdm) -> float:
@@ -262,7 +271,8 @@ class Trainer:
 
         def faces(places: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             rows = order[places[local]]
-            noise = noise if noise is None else noise[local].to(device)
+            if noise is not None:  # elsewhere than on a GPU it is not safe not to wait
+                noise = noise[local].to(device, non_blocking=device.type == "cuda")
             return augment(train.images[rows], how[places[local]], size, noise), self.targets[rows]
 
         batches = torch.arange(self.images, device=device).split(recipe.batch_size)
@@ -286,7 +296,6 @@ class Trainer:
         return self.accelerator.reduce(total, "sum").item() / self.images
 
     def _backward(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Makes the gradients of this process's share of a batch; returns the sum of its images' losses."""
         self.optimizer.zero_grad()
         with self.accelerator.autocast():
             logits = self.wrapped(x)
@@ -295,8 +304,7 @@ class Trainer:
         )
         # a sum over the global batch's size: processes may hold unequal shares of it; their gradients are
         # averaged
-        batch = self.images / self.steps
-        self.accelerator.backward(loss * (self.accelerator.num_processes / batch))
+        self.accelerator.backward(loss * (self.accelerator.num_processes / self.batch))
         return loss.detach()
 
 

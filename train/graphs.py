@@ -11,9 +11,12 @@ WARM_UP = 3
 class Graphed:
     """A step that is recorded once it is warm, and replayed from then on.
 
+    What it computes lies in memory of the recording's own, which nothing else can use while this lives: the
+    gradients, too, so that nobody but the step itself may set them to None.
+
     Args:
-        step: From images and targets to the loss; it sets the parameters' gradients to None and then computes
-            them. It runs on one GPU. What it leaves behind, gradients among it, stays in the same memory.
+        step: From images and targets to the loss; sets the parameters' gradients to None, then computes them.
+            It runs on one GPU and never waits for it.
     """
 
     def __init__(self, step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
@@ -22,11 +25,14 @@ class Graphed:
         self.shape = None
 
     def __call__(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """What `step` returns; until the next call.
+        """What `step` returns; it holds until the next call.
 
         Args:
-            x: Images of another shape than the last ones are recorded anew.
-            targets: Theirs.
+            x: float32 (B, C, H, W); those of another shape than the last ones are recorded anew.
+            targets: float32 (B, classes).
+
+        Raises:
+            RuntimeError: The step waits for the GPU.
         """
         if x.shape != self.shape:
             self.shape, self.calls, self.graph = x.shape, 0, None

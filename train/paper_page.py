@@ -12,7 +12,7 @@ from train.claims import (
     judge_studies,
 )
 from train.files import read_results
-from train.summary import precisions
+from train.summary import unlike
 
 PAGE = """\
 # The course paper, checked
@@ -163,7 +163,7 @@ def _compared() -> str:
     return COMPARED.format(
         answers="\n".join(judge_pair(idea, *pair) for idea, pair in OPEN.items()),
         table=_pairs(read_results("compare-paper", {})),
-        precisions="\n" + mixed if (mixed := precisions(read_results("cv-paper"))) else "",
+        precisions="\n" + mixed if (mixed := unlike(read_results("cv-paper"))) else "",
     )
 
 

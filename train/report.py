@@ -27,7 +27,7 @@ from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_
 from train.files import RESULTS_DIR, read_results, write_atomic
 from train.gallery import draw_gallery
 from train.paper_page import page, study_curves
-from train.summary import cells, curves_of, precisions
+from train.summary import cells, curves_of, unlike
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARDS_DIR = RESULTS_DIR.parent
@@ -131,7 +131,7 @@ def cv_table() -> str:
     ]
     for name, model in summary["models"].items():
         rows.append(f"| `{name}` | {' | '.join(cells(model))} |")
-    if mixed := precisions(summary):
+    if mixed := unlike(summary):
         rows.append(f"\n{mixed}")
     if curves := curves_of(summary):
         missing = [f"`{name}`" for name in summary["models"] if name not in curves]

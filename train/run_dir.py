@@ -218,7 +218,7 @@ class RunDir:
         progress = json.loads((newest / "progress.json").read_text())
         if progress.get("config", self.digest) != self.digest:
             raise RunError(f"{newest} is of another run: remove it to start this one anew")
-        # to the CPU: Adam's count of steps belongs there, elsewhere each step would wait for it
+        # to the CPU: an optimizer that is not fused counts its steps there, a fused one has torch move them
         self.accelerator.load_state(str(newest), map_location="cpu")
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))

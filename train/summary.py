@@ -80,16 +80,17 @@ def cells(model: dict) -> list[str]:
     ]
 
 
-def precisions(summary: dict) -> str:
-    """Which models were trained in which precision, as a sentence; empty where all are alike."""
+def unlike(summary: dict) -> str:
+    """Which models were trained how, as a sentence; empty where all are alike in precision and torch."""
     trained: dict[str, list[str]] = {}
     for name, model in summary["models"].items():
-        for precision in sorted({fold["precision"] for fold in model["folds"]}):
-            trained.setdefault(precision, []).append(f"`{name}`")
+        how = {f"in {fold['precision']} by torch {fold['versions']['torch']}" for fold in model["folds"]}
+        for group in sorted(how):
+            trained.setdefault(group, []).append(f"`{name}`")
     if len(trained) < 2:
         return ""
-    groups = "; ".join(f"in {precision} {', '.join(names)}" for precision, names in sorted(trained.items()))
-    return f"Not all were trained in the same precision: {groups}."
+    groups = "; ".join(f"{group} {', '.join(names)}" for group, names in sorted(trained.items()))
+    return f"Not all were trained alike: {groups}."
 
 
 def _scores(table: pa.Table) -> dict:

@@ -1,0 +1,108 @@
+"""One step of a training: loss, gradients, the optimizer, and its recording as a CUDA graph."""
+
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from train.dataset import Arrays
+from train.engine import Split, Trainer, class_weights
+from train.graphs import WARM_UP, Graphed
+from train.hardware import create_accelerator
+from train.networks import create_network
+from train.optim import create_optimizer
+from train.recipe import Recipe
+
+CPU = torch.device("cpu")
+
+
+def faces(n: int) -> Arrays:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (n, 48, 48), generator=generator, dtype=torch.uint8)
+    return Arrays(images.numpy(), (torch.arange(n) ** 2 % 7).numpy())
+
+
+def test_a_step_is_the_mean_cross_entropy_of_its_batch():
+    recipe = Recipe(batch_size=8, label_smoothing=0.1, class_weights=True, precision="fp32", drop_rate=0.0)
+    split = Split(faces(8), CPU)
+    model = create_network("fer_cnn", drop_rate=0.0)
+    trainer = Trainer(model, split, recipe, create_accelerator(recipe))
+    x = torch.randn(8, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    weight = class_weights(split.labels, 7)
+
+    def expected(labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x), labels, weight, label_smoothing=0.1, reduction="sum")
+
+    mixed = 0.3 * expected(split.labels) + 0.7 * expected(split.labels.flip(0))
+    gradients = torch.autograd.grad(mixed / 8, list(model.parameters()))
+    loss = trainer.backward(x, torch.lerp(trainer.targets.flip(0), trainer.targets, 0.3))
+    torch.testing.assert_close(loss, mixed.detach())
+    torch.testing.assert_close([p.grad for p in model.parameters()], list(gradients))
+    torch.testing.assert_close(trainer.backward(x, trainer.targets), expected(split.labels).detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"), [("sgd", True), ("adamw", True), ("lookahead_adamw", True), ("nadam", None)]
+)
+def test_an_optimizer_is_fused_where_it_can_be_and_goes_on_exactly(name, fused):
+    recipe = Recipe(optimizer=name, lr=0.1, weight_decay=1e-2)
+
+    def steps(model, optimizer, count):
+        for _ in range(count):
+            model(torch.linspace(-1, 1, 12).view(3, 4)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    straight = torch.nn.Linear(4, 2)
+    stopped = torch.nn.Linear(4, 2)
+    stopped.load_state_dict(straight.state_dict())
+    optimizer = create_optimizer(straight, recipe)
+    assert optimizer.param_groups[0].get("fused") is fused
+    steps(straight, optimizer, 6)
+    first = create_optimizer(stopped, recipe)
+    steps(stopped, first, 3)
+    again = create_optimizer(stopped, recipe)
+    again.load_state_dict(first.state_dict())
+    steps(stopped, again, 3)
+    assert torch.equal(straight.weight, stopped.weight)
+
+
+def test_a_step_is_recorded_once_it_is_warm_and_again_for_another_shape(monkeypatch):
+    """On no GPU: what is asked of one is written down."""
+    asked = []
+
+    class Graph:
+        def replay(self):
+            asked.append("replay")
+
+    @contextmanager
+    def graph(recording, stream):
+        asked.append("record")
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+
+    def step(x, targets):
+        asked.append("step")
+        return x.sum() + targets.sum()
+
+    graphed = Graphed(step)
+    for value in range(WARM_UP):
+        assert graphed(torch.full((2, 1), value), torch.zeros(2)) == 2 * value
+    assert asked == ["step"] * WARM_UP
+    for value in (5, 6):
+        graphed(torch.full((2, 1), value), torch.full((2,), 7))
+        assert (graphed.x == value).all() and (graphed.targets == 7).all()  # what a replay reads
+    assert asked[WARM_UP:] == ["record", "step", "replay", "replay"]
+    asked.clear()
+    for _ in range(WARM_UP + 1):
+        graphed(torch.zeros(2, 3), torch.zeros(2))
+    assert asked == ["step"] * WARM_UP + ["record", "step", "replay"]

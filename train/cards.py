@@ -30,6 +30,8 @@ ABOUT = {
     "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
     "average of the weights.",
+    "student-more": "They go on where a run of this project's own ended, with a better teacher, wider "
+    "augmentation than the course paper's and a moving average of the weights.",
     "student-again": "They go on where a short run of this project's own ended, with wider augmentation than "
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "

@@ -16,7 +16,7 @@ RECIPES = {
         "fer_resnet": "taught",
         "fer_cbam": "student-again-full",
         "fer_net": "student-again",
-        "fer_net_tiny": "student",
+        "fer_net_tiny": "student-more",
     },
     "ferplus": {
         "fer_cbam": "ferplus-full",
@@ -42,9 +42,16 @@ TEACHERS["student-again-full"] = (
     ("fer_net", "student-again"),
     ("fer_cnn", "strong"),
 )
+TEACHERS["student-more"] = (
+    ("fer_cbam", "student-again-full"),
+    ("fer_net_tiny", "student"),
+    ("fer_net", "student-again"),
+    ("fer_cnn", "strong"),
+)
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
+    "student-more": "student",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
     "ferplus": "student-again",

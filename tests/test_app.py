@@ -226,6 +226,7 @@ def test_threshold_is_the_smallest_that_is_right_often_enough():
     found = threshold(confidence, right, precision=0.75)
     assert (found["threshold"], found["precision"], round(found["coverage"], 1)) == (0.4, 80.0, 83.3)
     assert threshold(confidence, right, precision=1.1)["threshold"] is None
+    assert threshold(confidence, np.zeros_like(right))["threshold"] is None
 
 
 def test_no_face_is_an_empty_list(client, tmp_path):

@@ -40,10 +40,13 @@ def threshold(confidence: np.ndarray, right: np.ndarray, precision: float = PREC
         JSON-able: `n`, `threshold`, and over the answers that reach it `precision` and `coverage`, in
         percent; these three are None where no threshold does it.
     """
+    none = {"n": len(right), "threshold": None, "precision": None, "coverage": None}
+    if not right.any():  # scikit-learn warns of that
+        return none
     reached, _, thresholds = precision_recall_curve(right, confidence)
     good = reached[:-1] >= precision  # the curve's last point belongs to no threshold
     if not good.any():
-        return {"n": len(right), "threshold": None, "precision": None, "coverage": None}
+        return none
     first = int(good.argmax())
     return {
         "n": len(right),

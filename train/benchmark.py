@@ -151,10 +151,10 @@ def _step(
         loss.backward()
         return loss.detach()
 
-    run = Graphed(backward) if graphed else backward
+    learn = Graphed(backward) if graphed else backward
 
     def step(x: torch.Tensor, labels: torch.Tensor) -> None:
-        run(x, labels)
+        learn(x, labels)
         optimizer.step()
 
     return step

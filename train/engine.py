@@ -270,10 +270,11 @@ class Trainer:
         self.wrapped.train()
 
         def faces(places: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-            rows = order[places[local]]
+            places = places[local]
+            rows = order[places]
             if noise is not None:  # elsewhere than on a GPU it is not safe not to wait
                 noise = noise[local].to(device, non_blocking=device.type == "cuda")
-            return augment(train.images[rows], how[places[local]], size, noise), self.targets[rows]
+            return augment(train.images[rows], how[places], size, noise), self.targets[rows]
 
         batches = torch.arange(self.images, device=device).split(recipe.batch_size)
         for step, batch in enumerate(batches, start=epoch * self.steps):

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 2 something asked for could not be done (a line on stderr says what).
     """
     args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that files are deleted
     warnings.filterwarnings("ignore", module="PIL")  # what a picture has wrong is said in our own words
     for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are no text
         if hasattr(stream, "reconfigure"):

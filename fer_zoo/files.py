@@ -39,14 +39,15 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
         path: The file.
         failure: What is raised where it cannot be written; it is given one sentence.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    there = os.path.exists(path)
+    if there and not os.path.isfile(path):
         raise failure(f"'{path}' cannot be written (it is no file, but a folder or a device).")
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()  # what hinders it is said at once, and in the system's words
-        if target.exists():
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) | stat.S_IWUSR)
+        if there:
+            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IWUSR)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from drawn_clips import decode, moving, picture, rows, write_clip
 from PIL import Image
+from tqdm import tqdm
 
 from fer_zoo import Recognizer
 from fer_zoo.cli import main
@@ -277,6 +279,22 @@ def test_the_command_line(tmp_path, capsys):
     assert len(decode(out)) == len(rows(table)) == 10
     assert video(clip, "--csv", table, "--smoothing", 0) == 0
     assert len(rows(table)) == 10
+
+
+def test_a_program_that_is_ended_leaves_nothing_behind(tmp_path, monkeypatch):
+    class Ending(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            signal.raise_signal(signal.SIGTERM)
+            return super().update(n)
+
+    clip = write_clip(tmp_path / "clip.mp4", moving(10))
+    monkeypatch.setattr("fer_zoo.cli.tqdm", Ending)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert video(clip, "--out", tmp_path / "out.mp4", "--csv", tmp_path / "out.csv") == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
 def test_bad_input_at_the_command_line(tmp_path, capsys):

@@ -44,12 +44,14 @@ def test_models_are_compared_fold_by_fold():
         summary(0, a=[60, 61, 62], b=[58, 60, 61], c=[1, 2, 3]),
         summary(1, a=[62, 63, 64], b=[61, 61, 61]),
     ]
-    (pair,) = compare(join(summaries))["pairs"]
-    assert pair["models"] == ["a", "b"]
+    pair, *of_one_seed = compare(join(summaries))["pairs"]
+    assert (pair["models"], pair["seeds"]) == (["a", "b"], [0, 1])
     assert pair["differences"] == [2, 1, 1, 1, 2, 3]
     assert pair["mean"] == pytest.approx(10 / 6)
     assert pair["recall"]["happy"]["mean"] == pytest.approx(10 / 6)
     assert 0 < pair["ci95"] < 3
+    assert [(each["models"], each["seeds"]) for each in of_one_seed] == [(["a", "c"], [0]), (["b", "c"], [0])]
+    assert of_one_seed[0]["differences"] == [59, 59, 59]
 
 
 def test_a_summary_of_before_a_setting_was_known_is_compared():
@@ -78,12 +80,13 @@ def test_models_of_a_seed_are_joined_from_several_folders():
         (summary(0, b=[1, 2, 3], c=[1, 2, 3]), "b of seed 0 stands in two"),
         (summary(1, a=[1, 2, 3], b=[1, 2, 3]) | {"data": "y"}, "data is 'x'"),
         (summary(1, a=[1], b=[2]) | {"settings": settings(1, lr=1.0)}, "lr is 0.001 in one folder and 1.0"),
-        (summary(1, c=[1, 2, 3]), "fewer than two"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(other, says):
     with pytest.raises(ValueError, match=says):
         compare(join([summary(0, a=[1, 2, 3], b=[1, 2, 3]), other]))
+    with pytest.raises(ValueError, match="no seed has two models"):
+        compare(join([summary(0, a=[1, 2, 3]), summary(1, b=[1, 2, 3])]))
 
 
 def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):

@@ -80,45 +80,53 @@ def _conditions(summary: dict) -> dict:
 
 
 def compare(summaries: list[dict]) -> dict:
-    """Every pair of models that all summaries hold.
+    """Every pair of models that a summary holds, over all seeds of which both are held.
 
     Args:
         summaries: Of `join`, one a seed.
 
     Returns:
-        JSON-able: `recipe`, `folds`, `seeds`, and `pairs`, each with its two `models`, the `differences` of
-        accuracy (first less second, in points), their `mean` and `ci95`, and the same of each expression's
-        recall.
+        JSON-able: `recipe`, `folds`, `seeds`, and `pairs`, each with its two `models`, their `seeds`, the
+        `differences` of accuracy (first less second, in points), their `mean` and `ci95`, and the same of
+        each expression's recall.
 
     Raises:
-        ValueError: The summaries share fewer than two models.
+        ValueError: No summary holds two models.
     """
-    first, *others = summaries
-    seeds = [summary["settings"]["seed"] for summary in summaries]
-    names = [name for name in first["models"] if all(name in other["models"] for other in others)]
-    if len(names) < 2:
-        raise ValueError("the folders have fewer than two models in common")
+    first = summaries[0]
+    names = dict.fromkeys(name for summary in summaries for name in summary["models"])
     pairs = []
     for pair in combinations(names, 2):
-        ours, theirs = ([fold for s in summaries for fold in s["models"][name]["folds"]] for name in pair)
+        both = [summary for summary in summaries if summary["models"].keys() >= {*pair}]
+        if not both:
+            continue
+        ours, theirs = ([fold for s in both for fold in s["models"][name]["folds"]] for name in pair)
         differences = [a["accuracy"] - b["accuracy"] for a, b in zip(ours, theirs, strict=True)]
         mean, ci95 = corrected_interval(differences, first["folds"])
         recall = {}
-        for name in first["models"][pair[0]]["folds"][0]["recall"]:
+        for name in ours[0]["recall"]:
             gains = [a["recall"][name] - b["recall"][name] for a, b in zip(ours, theirs, strict=True)]
             recall[name] = dict(zip(("mean", "ci95"), corrected_interval(gains, first["folds"]), strict=True))
-        pairs.append(
-            {"models": list(pair), "differences": differences, "mean": mean, "ci95": ci95, "recall": recall}
-        )
-    return {"recipe": first["recipe"], "folds": first["folds"], "seeds": seeds, "pairs": pairs}
+        found = {"models": list(pair), "seeds": _seeds(both), "differences": differences}
+        pairs.append(found | {"mean": mean, "ci95": ci95, "recall": recall})
+    if not pairs:
+        raise ValueError("no seed has two models: there is nothing to compare")
+    return {"recipe": first["recipe"], "folds": first["folds"], "seeds": _seeds(summaries), "pairs": pairs}
+
+
+def _seeds(summaries: list[dict]) -> list[int]:
+    return [summary["settings"]["seed"] for summary in summaries]
 
 
 def table(compared: dict) -> str:
     """The comparison for a terminal."""
-    lines = [f"{'first less second':<46}{'points':>8}{'± 95 %':>9}   sure?"]
+    lines = [f"{'first less second':<46}{'seeds':>6}{'points':>8}{'± 95 %':>9}   sure?"]
     for pair in compared["pairs"]:
         sure = "yes" if abs(pair["mean"]) > pair["ci95"] else "no"
-        lines.append(f"{' - '.join(pair['models']):<46}{pair['mean']:>+8.2f}{pair['ci95']:>9.2f}   {sure}")
+        lines.append(
+            f"{' - '.join(pair['models']):<46}{len(pair['seeds']):>6}"
+            f"{pair['mean']:>+8.2f}{pair['ci95']:>9.2f}   {sure}"
+        )
     return "\n".join(lines)
 
 

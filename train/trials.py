@@ -22,6 +22,7 @@ __all__ = [
     "trial_deep",
     "trial_max_pool",
     "trial_no_attention",
+    "trial_vgg_stem",
     "trial_vit",
     "trial_wide",
 ]
@@ -58,6 +59,15 @@ def trial_max_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
 def trial_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Halves the resolution behind a binomial blur (Zhang 2019, arXiv:1904.11486)."""
     return _with_pool(fer_net(**kwargs), BlurPool2d)
+
+
+@register_model
+def trial_vgg_stem(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Two convolutions at full resolution (Simonyan and Zisserman, arXiv:1409.1556)."""
+    model = fer_net(**kwargs)
+    width = model.stem.out_channels
+    model.stem = nn.Sequential(model.stem, ConvNormAct(width, width, 3))
+    return model
 
 
 @register_model
@@ -108,9 +118,14 @@ class ConvVit(VisionTransformer):
             nn.MaxPool2d(2),
             ConvNormAct(embed_dim // 2, embed_dim, 3),
         )
+        self.score = nn.Linear(embed_dim, 1)
 
     def forward_features(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return super().forward_features(self.convs(x), **kwargs)
+
+    def pool(self, x: torch.Tensor, pool_type: str | None = None) -> torch.Tensor:
+        """The mean of the patches, weighed as the network learns to: (B, patches, C) -> (B, C)."""
+        return (self.score(x).softmax(1) * x).sum(1)
 
 
 @register_model

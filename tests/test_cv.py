@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 from drawn_fer2013 import draw, write_parquet
+from joblib import cpu_count
 from launch import ENV, ROOT, interrupt, run, run_here, run_two
 from safetensors.torch import load_file
 
@@ -131,10 +133,11 @@ def test_the_bare_command(tmp_path):
     launcher = Path(sys.executable).with_name("accelerate")
     # relative to here are its default --out and data/fer2013
     (tmp_path / "train").symlink_to(ROOT / "train")
+    env = {key: ENV[key] for key in ENV.keys() - {"FER2013", "OMP_NUM_THREADS"}}
     done = subprocess.run(
         [launcher, "launch", "train/cv.py"],
         cwd=tmp_path,
-        env={key: value for key, value in ENV.items() if key != "FER2013"} | {"PYTHONPATH": str(ROOT)},
+        env=env | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=280,
@@ -143,6 +146,8 @@ def test_the_bare_command(tmp_path):
     assert "published counts" in done.stderr
     summary = json.loads((tmp_path / "runs" / "cv-paper-0" / "summary.json").read_text())
     assert list(summary["models"]) == ["fer_cbam"] and summary["folds"] == 3
+    threads = cpu_count(only_physical_cores=True)
+    assert f", {threads} thread" in summary["models"]["fer_cbam"]["folds"][0]["hardware"]
     assert len(probs(tmp_path / "runs" / "cv-paper-0", "fer_cbam")) == 21
 
 
@@ -231,8 +236,24 @@ def test_two_processes_train_the_same_weights_as_one(source, crossed, exact, tmp
     )
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, atol=1e-5, rtol=0, msg=key)
+    # the weights are those of the best epoch, and all epochs are to be the same
+    ours, theirs = (
+        pd.read_json(folder / "fer_cnn" / "fold-1" / "history.jsonl", lines=True).drop(columns="seconds")
+        for folder in (crossed, tmp_path)
+    )
+    assert len(ours) == 2
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-5)
     rows = pq.read_table(crossed / "fer_cnn" / "fold-1" / PREDICTIONS)
     assert pq.read_table(fold / PREDICTIONS)["image"].equals(rows["image"])  # exactly the fold, once each
+
+
+def test_answers_of_a_run_that_was_removed_are_given_anew(few, tmp_path):
+    fold = tmp_path / "fer_cnn" / "fold-1"
+    fold.mkdir(parents=True)
+    (fold / PREDICTIONS).write_text("of the weights that were here")
+    args = ("train/cv.py", "--model", "fer_cnn", "--data", few, "--epochs", 1, "--fold", 1, "--out", tmp_path)
+    assert run_here(*args).returncode == 0
+    assert pq.read_table(fold / PREDICTIONS).num_rows > 0
 
 
 def test_two_processes_are_as_accurate_as_one(source, tmp_path):
@@ -290,6 +311,8 @@ def test_audit(source):
         "of_another_label": 0,
     }
     assert "1 images of test stand in train" in table(found)
+    assert found["ferplus"]["test"].keys() == {"decided", "agreed"}
+    assert f"FER+ decides {found['ferplus']['test']['decided']:,} images of test" in table(found)
 
 
 def test_audit_counts_repeats_and_conflicts(tmp_path):
@@ -317,7 +340,9 @@ def test_the_benchmark_measures_all_loops(source, tmp_path):
     args = ("--model", "fer_cnn", "--data", source, "--images", 256, "--rounds", 1, "--out", out)
     done = run("train/benchmark.py", *args)
     assert done.returncode == 0, done.stderr
-    row = json.loads(out.read_text())["models"]["fer_cnn"]
+    measured = json.loads(out.read_text())
+    assert (measured["images"], measured["rounds"]) == (256, 1)
+    row = measured["models"]["fer_cnn"]
     speed = row["images_per_second"]
     assert speed.keys() == {"ours", "plain", "alone"} and min(speed.values()) > 0
     assert row["ours_over_alone"] == pytest.approx(speed["ours"] / speed["alone"])
@@ -329,6 +354,8 @@ def test_the_benchmark_measures_all_loops(source, tmp_path):
     first, others = 32 * 9 * 48**2, 64 * 32 * 9 * 24**2 + 128 * 64 * 9 * 12**2 + 4608 * 256 + 256 * 7
     assert row["gflop_per_image"] == pytest.approx((2 * 2 * first + 2 * 3 * others) / 1e9, rel=0.01)
     assert "fer_cnn" in done.stdout
+    refused = run_here("train/benchmark.py", *args[:5], 50, *args[6:])
+    assert refused.returncode == 2 and "at least a batch, 128" in refused.stderr
 
 
 def test_a_pack_is_the_same_data(source, tmp_path):

@@ -50,6 +50,7 @@ def test_every_recipe_loads(name):
         ("noise = 8", "from 0 to 1"),
         ("progressive = 1", "at least 0 and below 1"),
         ("blur = -1", "must not be negative"),
+        ("blur = 2.5", "blur must be at most 2, not 2.5"),
         ('precision = "fp8"', "precision must be one of auto, bf16, fp32"),
         ('schedule = "step"', "schedule must be one of constant, cosine, linear"),
         ("warmup_epochs = 20", "fewer than the 20 epochs"),

@@ -7,13 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from train import hardware
 from train.dataset import Arrays
-from train.engine import Split, Trainer, class_weights
+from train.engine import Split, Trainer, class_weights, compile_pays
 from train.graphs import WARM_UP, Graphed
-from train.hardware import create_accelerator
+from train.hardware import create_accelerator, start_trackers
 from train.networks import create_network
 from train.optim import create_optimizer
 from train.recipe import Recipe
+from train.run_dir import RunError
 
 CPU = torch.device("cpu")
 
@@ -106,3 +108,45 @@ def test_a_step_is_recorded_once_it_is_warm_and_again_for_another_shape(monkeypa
     for _ in range(WARM_UP + 1):
         graphed(torch.zeros(2, 3), torch.zeros(2))
     assert asked == ["step"] * WARM_UP + ["record", "step", "replay"]
+
+
+def test_what_is_compiled_needs_a_compiler_and_headers(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    model = create_network("fer_cbam")
+    assert compile_pays(model, CPU, 10**6) and not compile_pays(model, CPU, 1000)
+    assert not compile_pays(create_network("fer_cnn"), CPU, 10**6)
+    (tmp_path / "Python.h").unlink()
+    assert not compile_pays(model, CPU, 10**6)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not compile_pays(model, CPU, 10**6)
+
+
+def test_a_launched_process_on_a_cpu_takes_its_cores(monkeypatch):
+    """`accelerate launch` leaves it one thread."""
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(hardware, "cpu_count", lambda only_physical_cores: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    create_accelerator(Recipe(precision="fp32"))
+    assert threads == []
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    create_accelerator(Recipe(precision="fp32"))
+    assert threads == [6]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    create_accelerator(Recipe(precision="fp32"))
+    assert threads == [6]
+
+
+def test_what_accelerate_cannot_do_here_is_one_sentence(monkeypatch):
+    def init_trackers(*args: object) -> None:
+        raise ConnectionError("no account")
+
+    with pytest.raises(RunError, match="the tracker cannot be started: no account"):
+        start_trackers(SimpleNamespace(log_with=["wandb"], init_trackers=init_trackers), "run", {}, "fer_cnn")
+    monkeypatch.setattr(hardware, "SUPPORTED", ())
+    with pytest.raises(RunError, match="data parallelism alone"):
+        create_accelerator(Recipe(precision="fp32"))

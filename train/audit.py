@@ -1,4 +1,4 @@
-"""Audits the splits of FER2013: repeated images, overlaps between splits, and equal images of unequal labels.
+"""Audits FER2013: repeated images, overlaps between splits, equal images of unequal labels, FER+'s labels.
 
     python train/audit.py --data SOURCE
 
@@ -17,6 +17,7 @@ from fer_zoo.folds import leak_free_folds
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays, Fer2013
+from train.ferplus import majority
 from train.files import RESULTS_DIR, write_json
 
 
@@ -27,7 +28,9 @@ def audit(data: Fer2013) -> dict:
         JSON-able: `splits`, each with its images, images per class, `repeats` (images that repeat an earlier
         one of their split) and `conflicts` (images with an equal one of another label); `overlaps`, for each
         two splits the images of either that stand in the other; `leaking`, how many images of train have an
-        equal one in another of three folds, where folds are only stratified and where they are ours.
+        equal one in another of three folds, where folds are only stratified and where they are ours;
+        `ferplus`, for each split with votes how many images FER+ decides, and of how many of these FER2013's
+        label is `agreed` to.
     """
     splits = {name: _split(arrays) for name, arrays in data.splits.items()}
     overlaps = []
@@ -45,6 +48,7 @@ def audit(data: Fer2013) -> dict:
         "splits": splits,
         "overlaps": overlaps,
         "leaking": _leaking(data["train"]),
+        "ferplus": {name: _votes(votes, data[name].labels) for name, votes in data.votes.items()},
     }
 
 
@@ -66,6 +70,11 @@ def table(found: dict) -> str:
         f"3 folds of train: {leaking['stratified']:,} images have an equal one in another fold where folds "
         f"are only stratified, {leaking['leak_free']:,} where equal images are kept together"
     )
+    for name, votes in found["ferplus"].items():
+        lines.append(
+            f"FER+ decides {votes['decided']:,} images of {name}, and agrees to the label of "
+            f"{votes['agreed']:,} of them"
+        )
     return "\n".join(lines)
 
 
@@ -80,6 +89,11 @@ def _split(arrays: Arrays) -> dict:
         "repeats": int((size - 1).sum()),
         "conflicts": int((labels_of_group[group] > 1).sum()),
     }
+
+
+def _votes(votes: np.ndarray, labels: np.ndarray) -> dict[str, int]:
+    seen = majority(votes)
+    return {"decided": int((seen >= 0).sum()), "agreed": int((seen == labels).sum())}
 
 
 def _disagreeing(one: Arrays, other: Arrays) -> int:

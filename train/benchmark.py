@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.data import COUNTS
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
@@ -42,6 +43,7 @@ from train.optim import create_optimizer
 from train.recipe import Recipe, load_recipe
 from train.run_dir import RunError
 
+EPOCH = sum(COUNTS["train"])  # images
 WORKERS = sorted({0, 1, 2, 4, 8, os.cpu_count() or 1})
 
 
@@ -231,7 +233,7 @@ def _peaks(recipe: Recipe, device: torch.device) -> tuple[float, float]:
 def table(models: dict[str, dict]) -> str:
     """The measurements for a terminal."""
     lines = [
-        f"{'model':<16}{'ours':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'graphed':>9}{'/alone':>8}{'/plain':>8}"
+        f"{'model':<16}{'ours':>9}{'epoch':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'graphed':>9}{'/alone':>8}{'/plain':>8}"
         f"{'workers':>9}{'GFLOP':>8}{'of peak':>9}{'MB':>8}{'of peak':>9}"
     ]
     for name, row in models.items():
@@ -240,7 +242,8 @@ def table(models: dict[str, dict]) -> str:
             f"{speed[key]:,.0f}" if key in speed else "-" for key in ("ours_eager", "alone_graphed")
         )
         lines.append(
-            f"{name:<16}{speed['ours']:>9,.0f}{eager:>9}{speed['plain']:>9,.0f}{speed['alone']:>9,.0f}{graphed:>9}"
+            f"{name:<16}{speed['ours']:>9,.0f}{EPOCH / speed['ours']:>7,.1f} s{eager:>9}"
+            f"{speed['plain']:>9,.0f}{speed['alone']:>9,.0f}{graphed:>9}"
             f"{row['ours_over_alone']:>8.0%}{row['ours_over_plain']:>8.2f}{row['best_workers']:>9}"
             f"{row['gflop_per_image']:>8.3f}{row['share_of_peak_flops']:>9.0%}"
             f"{row['megabytes_per_image']:>8.1f}{row['share_of_peak_bytes']:>9.0%}"
@@ -260,8 +263,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     recipe = choose_precision(load_recipe(args.recipe))
-    train = load_data(args, strict=False)["train"]
+    train = load_data(args, strict=args.out is None)["train"]  # what is published is of the real data
     count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
+    if not count:
+        raise ValueError(f"--images must be at least a batch, {recipe.batch_size}, of {len(train)} there are")
     faces = train[torch.arange(count).numpy()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -270,12 +275,13 @@ def main() -> None:
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(image).save(file)
         models = {model: measure(model, faces, recipe, args.rounds, folder) for model in args.model}
-    device = "gpu" if torch.cuda.is_available() else "cpu"
+    device = "gpu" if create_accelerator(recipe).device.type == "cuda" else "cpu"
     out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
     settings = {"recipe": args.recipe, "batch_size": recipe.batch_size, "precision": recipe.precision}
+    settings |= {"images": count, "rounds": args.rounds}
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     write_json(out, settings | versions | {"models": models})
-    print("images a second; GFLOP and MB are of one training image")
+    print("images a second, seconds an epoch of FER2013; GFLOP and MB are of one training image")
     print(table(models))
 
 

@@ -34,7 +34,7 @@ from train.fit import train_model
 from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
 from train.recipe import Recipe, settings_of
-from train.run_dir import RunError, changed, finished
+from train.run_dir import RESULT, RunError, changed, finished
 from train.summary import curves_of, summarize, table
 from train.teacher import write_probabilities, write_table
 
@@ -113,10 +113,12 @@ def train_fold(
     held_out = folds == fold - 1
     train, validation = data["train"], data["validation"][data.clean("validation")]
     config = {"data": data.fingerprint, "folds": args.folds}
+    file = run_dir / PREDICTIONS
+    if accelerator.is_main_process and not (run_dir / RESULT).exists():
+        file.unlink(missing_ok=True)  # of a run that was removed
     model, _ = train_model(
         name, train[~held_out], validation, recipe, accelerator, args, run_dir, fold=fold, config=config
     )
-    file = run_dir / PREDICTIONS
     if file.exists():
         return
     rows = np.flatnonzero(held_out)

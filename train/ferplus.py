@@ -10,7 +10,7 @@ from train.dataset import Arrays, Fer2013
 # the first seven of them in the order of EXPRESSIONS.
 COLUMNS = [4, 5, 6, 1, 3, 2, 0]
 NOT_A_FACE = 9
-LEAST = 5  # votes for one of the seven, or an image is left out
+LEAST = 5  # votes for the seven together, or an image is left out
 
 
 def votes_of(data: Fer2013, split: str) -> np.ndarray:
@@ -34,7 +34,10 @@ def usable(votes: np.ndarray) -> np.ndarray:
 
 
 def majority(votes: np.ndarray) -> np.ndarray:
-    """What most annotators saw, int64 (N,), an index of EXPRESSIONS; -1 for a tie or an unusable image."""
+    """What annotators saw most often, int64 (N,), an index of EXPRESSIONS; -1: a tie, or unusable.
+
+    It need not be more than half of them.
+    """
     ours = votes[:, COLUMNS]
     tie = (ours == ours.max(1, keepdims=True)).sum(1) > 1
     return np.where(usable(votes) & ~tie, ours.argmax(1), -1)

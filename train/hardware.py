@@ -1,6 +1,7 @@
 """The machine under a training: Accelerate's set-up, memory, and what it is called."""
 
 import ctypes
+import os
 import platform
 import re
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import DistributedType, parse_flag_from_env
+from joblib import cpu_count
 
+from fer_zoo.errors import reason
 from train.recipe import Recipe
 from train.run_dir import RunError
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path | None = None) -> Accelerator:
@@ -26,18 +31,50 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
         folder: Where that tracker writes.
 
     Raises:
-        RunError: The tracker is unknown or not installed.
+        RunError: The tracker is unknown or not installed, or Accelerate is configured for another kind of
+            training, such as FSDP.
     """
     precision = "bf16" if recipe.precision == "bf16" else "no"
     try:
-        accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=folder)
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            log_with=tracker,
+            project_dir=folder,
+            dynamo_backend="no",  # what is compiled is the engine's to say
+        )
     except (ValueError, ImportError) as error:
         if not tracker:
             raise
         raise RunError(f"the tracker {tracker!r} cannot be used: {error}") from error
     if tracker and not accelerator.log_with:
         raise RunError(f"the tracker {tracker!r} is not installed: pip install {tracker}")
+    if accelerator.distributed_type not in SUPPORTED:
+        raise RunError(
+            f"accelerate is configured for {accelerator.distributed_type.value}: these networks are trained "
+            "by data parallelism alone (accelerate config)"
+        )
+    # `accelerate launch` gives a lone process on a CPU one thread, as many as it has cores or not
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    if launched and accelerator.num_processes == 1 and accelerator.device.type == "cpu":
+        torch.set_num_threads(cpu_count(only_physical_cores=True))
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, name: str, recipe: dict, model: str) -> None:
+    """Starts what `--tracker` names for one run.
+
+    Raises:
+        RunError: It cannot be started.
+    """
+    label = name.replace(", ", "-").replace(" ", "-")
+    # to these two Accelerate's name is that of a project
+    projects = {"wandb": {"name": label}, "trackio": {"name": label}}
+    known = projects.keys() & set(map(str, accelerator.log_with))
+    settings = {f"recipe/{key}": str(value) for key, value in recipe.items()} | {"model": model}
+    try:
+        accelerator.init_trackers("fer-zoo" if known else label, settings, projects)
+    except Exception as error:  # of many kinds: no account, no network, ...
+        raise RunError(f"the tracker cannot be started: {reason(error)}") from error
 
 
 def choose_precision(recipe: Recipe) -> Recipe:

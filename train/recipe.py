@@ -49,7 +49,7 @@ class Recipe:
         shift: Largest further shift of the crop, either way, as a share of the image.
         jitter: Largest change of contrast and of brightness, either way, as a share of the range.
         blur: Largest standard deviation of the Gaussian blur that every third image is given, in pixels
-            of the image as it is trained on.
+            of the image as it is trained on; at most 2, as the blur reaches 5 pixels far.
         noise: Largest standard deviation of the Gaussian noise that every third image is given, as a share of
             the range.
         erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).
@@ -110,6 +110,8 @@ class Recipe:
         for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "warmup_epochs", "seed"):
             if getattr(self, key) < 0:
                 raise RecipeError(f"{key} must not be negative, and is {getattr(self, key)}")
+        if self.blur > 2:
+            raise RecipeError(f"blur must be at most 2, not {self.blur}")
         for key in ("crop_scale", "crop_ratio", "erasing_scale"):
             low, high = getattr(self, key)
             if not 0 < low <= high:

@@ -40,7 +40,7 @@ training split too, pixel for pixel; macro-F1 and calibration error (15 equal-wi
 *Sure above*: the smallest confidence from which on at least 85 % of the answers are right, on validation
 images that do not stand in the training split; *answers sure*: how many of them reach that. *Labels* are
 those that a model learnt and is judged by: FER2013's own, with which people agree on about 65 % of the
-images, or the expression that most of FER+'s ten annotators saw, ties left out. Figures by the one and by
+images, or the expression that FER+'s ten annotators saw most often, ties left out. Figures by the one and by
 the other do not compare; the plot shows the former. The demo's own choice is the model of the highest mean
 of two figures: accuracy on turned, blurred, noisy or covered faces, and macro-F1 by FER+.
 """

@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from dataclasses import asdict
 
 import timm
 
@@ -11,8 +12,8 @@ from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
-from train.lineage import RECIPES, needs
-from train.recipe import Recipe, settings_of, without_seed
+from train.lineage import RECIPES, SHORTER, epochs, needs, start
+from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
 
 # What is to be known of a recipe.
@@ -32,22 +33,22 @@ ABOUT = {
     "average of the weights.",
     "student-more": "They go on where a run of this project's own ended, with a better teacher, wider "
     "augmentation than the course paper's and a moving average of the weights.",
-    "student-again": "They go on where a short run of this project's own ended, with wider augmentation than "
+    "student-again": "They go on where a run of this project's own ended, with wider augmentation than "
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
     "light, patches erased and a moving average of the weights.",
     "flagship": "They come from this project's own recipe: a far longer schedule than the course paper's, "
     "wider augmentation, mixup, erasing and a moving average of the weights.",
-    "flagship-tiny": "They come from this project's own recipe: a longer schedule than the course paper's, "
-    "wider augmentation and a moving average of the weights.",
 }
 ABOUT["flagship-student"] = ABOUT["flagship"]
-ABOUT["ferplus-full"] = ABOUT["ferplus"]
+ABOUT["flagship-tiny"], ABOUT["flagship-tiny-alone"] = ABOUT["student"], ABOUT["strong"]
+ABOUT["ferplus-full"] = ABOUT["flagship-ferplus"] = ABOUT["flagship-ferplus-full"] = ABOUT["ferplus"]
 ABOUT["student-again-full"] = ABOUT["student-again"]
 FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
-    "judged by its *majority*: of the seven expressions the one with the most votes, where at least five are "
-    "for one of the seven; ties are left out, and what is mostly called no face. Figures against FER2013's "
+    "judged by its *majority*: of the seven expressions the one with the most votes, where the seven have at "
+    "least five together; it need not be more than half. Ties are left out, and what is mostly called no "
+    "face. Figures against FER2013's "
     "own labels, which they learnt before and then left, stand beside those."
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
@@ -57,7 +58,7 @@ ANNOTATORS = (
     "FER2013's annotators\ncalled by these seven words: the labels are noisy, and people agree with them on "
     "about 65 % of the images\n(Goodfellow et al. 2013, arXiv:1307.0414)"
 )
-VOTERS = "most of FER+'s ten\nannotators called by these seven words, and those often disagreed"
+VOTERS = "FER+'s ten\nannotators most often called by these seven words, and those often disagreed"
 
 CARD = """\
 # {model}
@@ -82,7 +83,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 | parameters | {parameters:,} |
 | multiply-adds | {gmacs:.3f} G a face |
 | one face, network alone | {latency} |
-| compute of {its} training | {petaflop:.2f} PFLOP |
+| compute of its own trainings | {petaflop:.2f} PFLOP |
 | file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
 | labels, in order | {labels} |
 | temperature | {temperature} |
@@ -174,7 +175,7 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        petaflop=_petaflop(results["gmacs"], config["recipe"], result),
+        petaflop=sum(_petaflop(results["gmacs"], each, result) for each in _own_runs(arch, tag, config)),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
@@ -201,13 +202,12 @@ def card(results: dict) -> str:
         missed=_missed(results),
         tried=_tried(arch) if tag == "fer2013" else "",
         command=_command(arch, tag, recipe, config["recipe"]["seed"]),
-        trainings=_trainings(arch, recipe),
+        trainings=_trainings(arch, tag, recipe),
         best=result["best"]["epoch"],
         epochs=config["recipe"]["epochs"],
         seed=config["recipe"]["seed"],
         precision=config["recipe"]["precision"],
         training="The last" if led_up_to else "That",
-        its="its own" if led_up_to else "the",
         validation=validation,
         annotators=VOTERS if votes else ANNOTATORS,
         dropout=_dropout(config["recipe"]["drop_rate"]),
@@ -227,11 +227,16 @@ def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
     return f"python train/reproduce.py --only {arch}.{tag}{best} --data path/to/fer2013"
 
 
-def _trainings(arch: str, recipe: str) -> str:
+def _trainings(arch: str, tag: str, recipe: str) -> str:
     """What a file comes from, in order: networks and their recipes in `train/recipes`."""
+    if recipe not in RECIPES[tag].values():
+        return "the seeds, folds, teachers and students that this is one of"
     # no links: on the Hub a card has no recipes beside it
-    runs = (*needs(arch, recipe), (arch, recipe))
-    return ", ".join(f"`{model}` by `{name}`" for model, name in runs)
+    return ", ".join(
+        f"`{model}` by `{name}`"
+        + (f" ({SHORTER[model, name]} epochs of it)" if (model, name) in SHORTER else "")
+        for model, name in (*needs(arch, recipe), (arch, recipe))
+    )
 
 
 def _hardware(name: str) -> str:
@@ -244,6 +249,17 @@ def _seen(recipe: dict, result: dict) -> int:
     """Images that a training saw: an epoch leaves out the last batch where it is not full."""
     batch = recipe["batch_size"]
     return recipe["epochs"] * (result["train_images"] // batch * batch)
+
+
+def _own_runs(arch: str, tag: str, config: dict) -> list[dict]:
+    """The settings of the run that made a file, and of those of the same network that it went on with."""
+    runs, recipe = [config["recipe"]], RECIPES[tag].get(arch)
+    if recipe != config.get("recipe_name", recipe):
+        return runs
+    while earlier := start(arch, recipe):
+        _, recipe = earlier
+        runs.append(asdict(load_recipe(recipe, epochs=epochs(arch, recipe))))
+    return runs
 
 
 def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
@@ -305,8 +321,8 @@ def _tried(arch: str) -> str:
     if not results:
         return ""
     return (
-        f"## What was tried\n\nOne change at a time, {results['epochs']} epochs, on clean validation; the "
-        "loss is that of the last epoch, milliseconds are those of one face in PyTorch on "
+        f"## What was tried\n\nOne change at a time, {results['epochs']} epochs. Accuracy is that on clean "
+        "validation, the mean of the last five epochs; milliseconds are those of one face in PyTorch on "
         f"{results['timed_on']}, and minutes those of a training.\n\n{search_table(results['trials'])}\n\n"
     )
 

@@ -17,11 +17,15 @@ HELPED = ("fear", "disgust")  # by CBAM, and by class weights
 LOWEST = 36.1  # the recall that it gives for "surprise"
 OVER = 70  # that of two classes
 
-# A map favours a band when so many times the band's share of the picture lies in it.
+# A map favours a band when so many times the band's share of the picture lies in it; a class is
+# underrepresented when an even share is so many times its own.
 CLEARLY = 1.1
 
+# Of the side studies: below this loss nothing overfits that L2 could mend, and so many points are no gain.
+LOSS_WITH_L2 = 1.4
+NO_GAIN = 1.0
+
 Share = tuple[float, int]  # percent, and of how many cases
-EXACT = 10**9  # cases of a share that is no estimate
 Interval = tuple[float, float]
 
 # Of the side studies, in the order in which `_judge_study` judges them.
@@ -54,6 +58,12 @@ def every(verdicts: Iterable[bool | None]) -> bool | None:
     return False if False in found else None if None in found else True
 
 
+def in_all(folds: Iterable[bool]) -> bool | None:
+    """Whether something is so in every fold; None where it is in some."""
+    found = set(folds)
+    return None if len(found) > 1 else found.pop()
+
+
 def judge_studies(studies: dict) -> list[str]:
     """What holds of the paper's claims about regularisation, epochs and class weights.
 
@@ -78,27 +88,30 @@ def _judge_study(found: dict) -> list[str]:
         found[name] for name in ("paper", "paper-30", "paper-l2", "paper-weights")
     )
     without, with_l2 = _last(base, "val_loss"), _last(regularised, "val_loss")
-    early, late = _last(base, "val_accuracy"), _last(longer, "val_accuracy")
-    n = base["validation_clean"]["n"]
-    gain = difference((late, n), (early, n))
-    noise = 100 * math.sqrt(early / 100 * (1 - early / 100) / n)
-    before, after = base["validation_clean"], weighted["validation_clean"]
+    before, later, after = (study["validation_clean"] for study in (base, longer, weighted))
+    gain = difference(*((split["accuracy"], split["n"]) for split in (later, before)))
     # FER2013's clean validation has so many of each, whatever reads it
-    cases = _recall(read_results(f"{BEST}.paper")["splits"]["validation_clean"])
+    confusion = read_results(f"{BEST}.paper")["splits"]["validation_clean"]["confusion"]
+    cases = {name: sum(confusion[EXPRESSIONS.index(name)]) for name in HELPED}
     gains = {
-        name: difference(*((split["recall"][name], cases[name][1]) for split in (after, before)))
+        name: difference(*((split["recall"][name], cases[name]) for split in (after, before)))
         for name in HELPED
     }
     return [
         _verdict(
-            without - with_l2 > (1.8 - 1.4) / 2,
+            True
+            if without - with_l2 > (1.8 - LOSS_WITH_L2) / 2
+            else False
+            if without > LOSS_WITH_L2
+            else None,
             f"over the last five epochs it is {without:.2f} without and {with_l2:.2f} with a weight decay of "
-            f"{regularised['config']['recipe']['weight_decay']:g}; half of the paper's fall would do",
+            f"{regularised['config']['recipe']['weight_decay']:g}; half of the paper's fall would do, and "
+            f"below {LOSS_WITH_L2} without it nothing overfits that it could mend",
         ),
         _verdict(
-            True if late - early < noise else False if is_more(gain) else None,
-            f"the last five of 20 have {early:.2f} % on average, the last five of 30 {late:.2f} %: "
-            f"{_points(gain)}, where a gain within the standard error, {noise:.2f} points, is none",
+            True if gain[1] < NO_GAIN else False if is_more(gain) else None,
+            f"the best of 20 epochs has {before['accuracy']:.2f} %, the best of 30 "
+            f"{later['accuracy']:.2f} %: {_points(gain)}, where less than {NO_GAIN:g} is none",
         ),
         _verdict(
             every(map(is_more, gains.values())),
@@ -117,19 +130,21 @@ def _last(study: dict, key: str) -> float:
     return float(np.mean([line[key] for line in study["history"][-5:]]))
 
 
-def judge_claims(test: dict[str, dict], shares: dict) -> list[str]:
+def judge_claims(models: dict[str, dict], pairs: list[dict], shares: dict, counts: dict) -> list[str]:
     """What holds of the paper's claims about the four networks, classes, and where they look.
 
     Args:
-        test: Each network's scores on test, of its results file.
+        models: Of `train/cv.py`'s summary, the four networks among them.
+        pairs: Of `train/compare.py`.
         shares: Of `train/mean_gradcam.py`.
+        counts: How many training images each expression has.
 
     Returns:
         A line of Markdown a claim.
     """
-    best = test[BEST]
-    ahead, ahead_by = _beside_others(BEST, test)
-    resnet, resnet_by = _beside_others("fer_resnet", test)
+    best = models[BEST]["folds"]
+    ahead, ahead_by = _beside_others(BEST, models, pairs)
+    resnet, resnet_by = _beside_others("fer_resnet", models, pairs)
     return [
         _claim("The network with CBAM is the best of the four", every(map(is_more, ahead)), ahead_by),
         _claim(
@@ -143,15 +158,21 @@ def judge_claims(test: dict[str, dict], shares: dict) -> list[str]:
             *_only_over(best, "happy", "neutral"),
         ),
         _claim(f"Surprise is read worst, at {LOWEST} %", *_lowest(best, "surprise")),
-        _claim("CBAM improves fear and disgust", *_attention(test)),
+        _attention(pairs),
+        _claim("Disgust and fear are underrepresented", *_underrepresented(counts, *HELPED)),
         _claim("Happy is seen at the corners of the mouth", *_seen_at(shares, "happy", "mouth")),
         _claim("Surprise is seen at the eyes", *_seen_at(shares, "surprise", "eyes")),
         _claim("Anger is seen at the open mouth", *_seen_at(shares, "angry", "mouth")),
     ]
 
 
-def judge_shift(best: dict, shares: dict) -> str:
-    """The paper's statements on classes, as written and with alphabetical folders under FER2013's numbers."""
+def judge_shift(best: list[dict], shares: dict) -> str:
+    """The paper's statements on classes, as written and with alphabetical folders under FER2013's numbers.
+
+    Args:
+        best: The scores of each fold of `BEST`.
+        shares: Of `train/mean_gradcam.py`.
+    """
     statements = {
         f"surprise is read worst, at {LOWEST} %": lambda read: _lowest(best, read["surprise"]),
         f"only happy and neutral are over {OVER} %": lambda read: _only_over(best, "happy", read["neutral"]),
@@ -167,104 +188,101 @@ def judge_shift(best: dict, shares: dict) -> str:
         for column in zip(*judged.values(), strict=True)
     )
     found = "fits better" if shifted[True] > written[True] else "does not fit better"
-    recall = _recall(best)
     return "\n".join(rows) + (
         f"\n\nOf these {len(judged)}, {written[True]} hold as written and {shifted[True]} shifted; "
         f"{written[None]} and {shifted[None]} are undecided. The shifted reading {found}. The paper's "
-        f"{LOWEST} % stand beside our {recall['surprise'][0]:.1f} (surprise), {recall['sad'][0]:.1f} (sad)."
+        f"{LOWEST} % stand beside our {_figures(best, ('surprise', 'sad'), ' and ')}."
     )
 
 
-def judge_pair(idea: str, first: str, second: str) -> str:
+def judge_pair(idea: str, first: str, second: str, pairs: list[dict]) -> str:
     """Whether the first of two networks, which differ in one idea, reads better over the folds; Markdown."""
-    gap = _paired(first, second)
+    gap = _paired(pairs, first, second)
     if gap is None:
-        return f"- **{idea}.** Not measured yet: `{first}` and `{second}` over the same folds would tell."
+        return _unmeasured(idea, first, second)
     return _claim(idea, is_more(gap), f"`{first}` against `{second}` is {_points(gap)} over the folds")
 
 
-def _lowest(split: dict, name: str) -> tuple[bool | None, str]:
-    """Whether every other expression is read better than this one."""
-    recall = _recall(split)
-    worst = min(recall.values())
-    bottom = [key for key in sorted(recall, key=recall.get) if not is_more(difference(recall[key], worst))]
+def _lowest(folds: list[dict], name: str) -> tuple[bool | None, str]:
+    """Whether this expression is read worst."""
+    lowest = [min(fold["recall"], key=fold["recall"].get) for fold in folds]
     return (
-        every(is_more(difference(recall[other], recall[name])) for other in recall if other != name),
-        f"{name} has {recall[name][0]:.1f}, the lowest is " + " or ".join(_figures(recall, bottom)),
+        in_all(each == name for each in lowest),
+        f"{_figures(folds, [name])}; the lowest is {_figures(folds, set(lowest), ' or ')}",
     )
 
 
-def _only_over(split: dict, *names: str) -> tuple[bool | None, str]:
+def _only_over(folds: list[dict], *names: str) -> tuple[bool | None, str]:
     """Whether these expressions and no others are read in more than 70 % of cases."""
-    recall, bar = _recall(split), (OVER, EXACT)
-    over = [name for name in recall if is_more(difference(recall[name], bar)) is not False]
+    over = [{name for name, recall in fold["recall"].items() if recall > OVER} for fold in folds]
     return (
-        every(
-            is_more(difference(row, bar) if name in names else difference(bar, row))
-            for name, row in recall.items()
-        ),
-        "over it are, or may be, " + ", ".join(_figures(recall, over)),
+        in_all(each == {*names} for each in over),
+        f"over it are, in one fold or more, {_figures(folds, set.union(*over))}",
     )
 
 
-def _most_confused(split: dict, *names: str) -> tuple[bool | None, str]:
+def _most_confused(folds: list[dict], *names: str) -> tuple[bool | None, str]:
     """Whether these two are taken for one another more often than any other two."""
-    confusion = np.array(split["confusion"])
-    counts = {pair: confusion[pair, pair[::-1]].sum() for pair in combinations(range(len(EXPRESSIONS)), 2)}
-    ours = tuple(sorted(EXPRESSIONS.index(name) for name in names))
-    count = counts.pop(ours)
-    other = max(counts, key=counts.get)
-    half = 1.96 * math.sqrt(count + counts[other])  # as Poisson's
-    gap = count - counts[other]
-    first, second = (" and ".join(EXPRESSIONS[label] for label in pair) for pair in (ours, other))
-    return is_more((gap - half, gap + half)), f"{first} {count} times, {second} {counts[other]} times"
+    confusion = np.array([fold["confusion"] for fold in folds])
+    pairs = list(combinations(range(len(EXPRESSIONS)), 2))
+    counts = np.stack([confusion[:, one, two] + confusion[:, two, one] for one, two in pairs])
+    ours = pairs.index(tuple(sorted(EXPRESSIONS.index(name) for name in names)))
+    most = counts.sum(1).argsort()[::-1]
+    listed = (
+        f"{' and '.join(EXPRESSIONS[label] for label in pairs[pair])} {counts[pair].sum():,} times"
+        for pair in (ours, next(pair for pair in most if pair != ours))
+    )
+    return in_all(counts.argmax(0) == ours), f"{', '.join(listed)}, of {confusion.sum():,} faces"
+
+
+def _underrepresented(counts: dict[str, int], *names: str) -> tuple[bool, str]:
+    """Whether each of these has clearly less than an even share of the training images."""
+    even = sum(counts.values()) / len(counts)
+    listed = ", ".join(f"{name} has {counts[name]:,}" for name in names)
+    return (
+        all(even > CLEARLY * counts[name] for name in names),
+        f"{listed} of {sum(counts.values()):,} training images, an even share is {even:,.0f}",
+    )
 
 
 def _seen_at(shares: dict, name: str, where: str) -> tuple[bool | None, str]:
     """Whether the map of an expression clearly favours a band."""
     row = shares[name]
-    more, half = (row[key] / row[f"area_{where}"] for key in (where, f"{where}_ci95"))
+    times = {
+        part: (row[part] / row[f"area_{part}"], row[f"{part}_ci95"] / row[f"area_{part}"])
+        for part in ("eyes", "mouth")
+    }
+    more, half = times[where]
+    listed = ", ".join(f"the {part} {more:.2f} ± {half:.2f}" for part, (more, half) in times.items())
     return (
         is_more((more - half - CLEARLY, more + half - CLEARLY)),
-        f"{row[where]:.0f} % of the map of {name} lie in the band of the {where}, {more:.2f} ± {half:.2f} "
-        f"times its share (n = {row['faces']})",
+        f"of the map of {name}, {listed} times the share of their band (n = {row['faces']})",
     )
 
 
-def _beside_others(name: str, test: dict[str, dict]) -> tuple[list[Interval], str]:
-    """A network's accuracy less that of each other: over folds where all were compared, else on test."""
-    ours, others = test[name], {other: row for other, row in test.items() if other != name}
-    gaps, where = [_paired(name, other) for other in others], "over the folds "
-    if None in gaps:
-        where = ""
-        gaps = [
-            difference((ours["accuracy"], ours["n"]), (row["accuracy"], row["n"])) for row in others.values()
-        ]
+def _beside_others(name: str, models: dict[str, dict], pairs: list[dict]) -> tuple[list[Interval], str]:
+    """A network's accuracy over the folds, less that of each other of the four."""
+    gaps = {other: _paired(pairs, name, other) for other in PAPER if other != name}
     against = ", ".join(
-        f"{_points(gap)} against {other} ({row['accuracy']:.2f})"
-        for gap, (other, row) in zip(gaps, others.items(), strict=True)
+        f"{_points(gap)} against {other} ({models[other]['mean']['accuracy']:.2f})"
+        for other, gap in gaps.items()
     )
-    return gaps, f"{name} has {ours['accuracy']:.2f} on test, {where}{against}"
+    return list(gaps.values()), f"{name} has {models[name]['mean']['accuracy']:.2f}, {against}"
 
 
-def _attention(test: dict[str, dict]) -> tuple[bool | None, str]:
-    """Whether CBAM helps, by the folds of the control; networks that differ in more decide nothing."""
-    gains = [_paired(BEST, NO_ATTENTION, name) for name in HELPED]
-    against, measured = "the same network without attention, over the folds", None not in gains
-    if not measured:
-        ours, theirs = (_recall(test[name]) for name in (BEST, "fer_kernel_cnn"))
-        gains = [difference(ours[name], theirs[name]) for name in HELPED]
-        against = (
-            "fer_kernel_cnn on test, one training each, which differs in more than the attention: "
-            "of CBAM alone it says nothing"
-        )
-    found = ", ".join(f"{name} {_points(gain)}" for name, gain in zip(HELPED, gains, strict=True))
-    return every(map(is_more, gains)) if measured else None, f"{found}, against {against}"
+def _attention(pairs: list[dict]) -> str:
+    """Whether CBAM helps where it is said to, by the folds of the control."""
+    claim = f"CBAM improves {' and '.join(HELPED)}"
+    gains = {name: _paired(pairs, BEST, NO_ATTENTION, name) for name in HELPED}
+    if None in gains.values():
+        return _unmeasured(claim, BEST, NO_ATTENTION)
+    found = ", ".join(f"{name} {_points(gain)}" for name, gain in gains.items())
+    return _claim(claim, every(map(is_more, gains.values())), f"{found}, against `{NO_ATTENTION}`")
 
 
-def _paired(first: str, second: str, expression: str | None = None) -> Interval | None:
+def _paired(pairs: list[dict], first: str, second: str, expression: str | None = None) -> Interval | None:
     """95 % interval of `first` less `second` over the folds, in accuracy or a recall; None: not compared."""
-    for pair in read_results("compare-paper", {}).get("pairs", []):
+    for pair in pairs:
         if set(pair["models"]) == {first, second}:
             row = pair["recall"][expression] if expression else pair
             mean = row["mean"] if pair["models"][0] == first else -row["mean"]
@@ -272,13 +290,13 @@ def _paired(first: str, second: str, expression: str | None = None) -> Interval 
     return None
 
 
-def _recall(split: dict) -> dict[str, Share]:
-    cases = np.sum(split["confusion"], 1).tolist()
-    return {name: (split["recall"][name], count) for name, count in zip(EXPRESSIONS, cases, strict=True)}
-
-
-def _figures(recall: dict[str, Share], names: list[str]) -> list[str]:
-    return [f"{name} ({recall[name][0]:.1f})" for name in names]
+def _figures(folds: list[dict], names: Iterable[str], separator: str = ", ") -> str:
+    """The recall of these expressions over the folds, the lowest first, as text."""
+    recall = {name: [fold["recall"][name] for fold in folds] for name in names}
+    return separator.join(
+        f"{name} ({np.mean(recall[name]):.1f} ± {np.std(recall[name], ddof=1):.1f})"
+        for name in sorted(recall, key=lambda name: np.mean(recall[name]))
+    )
 
 
 def _points(interval: Interval) -> str:
@@ -291,3 +309,7 @@ def _verdict(holds: bool | None, found: str) -> str:
 
 def _claim(claim: str, holds: bool | None, found: str) -> str:
     return f"- **{claim}.** {_verdict(holds, found)}."
+
+
+def _unmeasured(claim: str, first: str, second: str) -> str:
+    return f"- **{claim}.** Not measured yet: `{first}` and `{second}` over the same folds would tell."

@@ -161,7 +161,7 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
     common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}
     write_json(out / "summary.json", summary)
-    draw_curves(curves_of(summary), out / "curves.png")
+    draw_curves(curves_of(summary), f"Cross-validation, recipe {summary['recipe']}", out / "curves.png")
     print(table(summary))
     print(f"written: {out / 'summary.json'}, {out / 'curves.png'}")
 

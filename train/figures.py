@@ -122,9 +122,18 @@ def draw_costs(results: list[dict], peers: list[dict], times: dict[str, float], 
         axes.grid(alpha=0.3)
     panels[0].legend(loc="lower left")
     figure.draw_without_rendering()  # lays it out, so that pixels are known
-    for axes in panels:
+    for axes, cost in zip(panels, costs.values(), strict=True):
         line = dict(arrowstyle="-", color="0.7", lw=0.7)
-        adjust_text(axes.texts, ax=axes, expand=(1.1, 1.5), iter_lim=1000, arrowprops=line)
+        at = list(cost.values()), [(ours | others)[name] for name in cost]
+        adjust_text(
+            axes.texts,
+            *at,
+            ax=axes,
+            expand=(1.1, 1.5),
+            force_text=(0.3, 0.6),
+            iter_lim=3000,
+            arrowprops=line,
+        )
     save(figure, file, results, peers, times)
 
 

@@ -18,14 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train.cli import create_parser, load_data, run
 from train.cv import PREDICTIONS
 from train.ferplus import votes_of
-from train.lineage import RECIPES, STARTS
 from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODEL, TINY = "fer_net", "fer_net_tiny"
 CBAM = "fer_cbam"
-FERPLUS = RECIPES["ferplus"]
-RECIPE = {MODEL: "flagship", TINY: "flagship-tiny", CBAM: STARTS[FERPLUS[CBAM]]}
+FERPLUS = {MODEL: "flagship-ferplus", CBAM: "flagship-ferplus-full"}
+RECIPE = {MODEL: "flagship", TINY: "flagship-tiny-alone", CBAM: "strong-mix"}
 STUDENT = {MODEL: "flagship-student", TINY: "flagship-tiny"}
 SEEDS, STUDENTS, FOLDS = 5, 3, 5
 
@@ -84,7 +83,9 @@ def main() -> None:
     out = out_of_steps(args, "flagship")
     logs = out / "logs"
     data, common = step_options(args)
-    votes_of(load_data(args, strict=False), "train")  # said now, not after the first ten trainings
+    source = load_data(args, strict=False)
+    for split in source.splits:
+        votes_of(source, split)  # what lacks is said now, not after the first ten trainings
     for folder in ("weights", "results"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 

@@ -3,13 +3,14 @@
     python train/search.py train/searches/fer_net.toml --data SOURCE --jobs 6    # side by side on one GPU
     python train/search.py train/searches/fer_net.toml --data SOURCE --epochs 1  # a rehearsal
 
-A trial is compared with the base of the same seed, by the accuracy of its best epoch and by the loss of its
-last one, which is less a matter of luck. Stopped and started again, it goes on where it was. The table goes
+A trial is compared with the base of the same seed, by the mean accuracy of its last five epochs, which is
+less a matter of luck than the best one's. Stopped and started again, it goes on where it was. The table goes
 into model_cards/results/search-MODEL.json, that of a rehearsal beside its runs.
 """
 
 import dataclasses
 import json
+import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
@@ -37,18 +38,21 @@ class Trial:
     """One change.
 
     Attributes:
-        number: Its place in the file.
         name: In words.
         model: A name of timm's, in place of the search's.
         change: Keys of the recipe that differ.
         teacher: Learn from the teacher's file, too.
     """
 
-    number: int
     name: str
     model: str
     change: dict[str, object] = field(default_factory=dict)
     teacher: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """Of what is written of it: its place in the search may change."""
+        return re.sub(r"\W+", "-", self.name.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,14 @@ def load_search(file: Path) -> Search:
     try:
         values = tomllib.loads(file.read_text())
         trials = [{"name": BASE}, *values.pop("trials")]
-        trials = [
-            Trial(number, **({"model": values["model"]} | trial)) for number, trial in enumerate(trials)
-        ]
+        trials = [Trial(**({"model": values["model"]} | trial)) for trial in trials]
         search = Search(**values, trials=trials)
         changes = [search.change(trial) for trial in search.trials]
     except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is not a search that can be read: {error}") from error
     if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
         search = dataclasses.replace(search, recipe=str(Path(search.recipe).resolve()))
-    names = [trial.name for trial in search.trials]
+    names = [trial.file_name for trial in search.trials]
     if len(set(names)) < len(names):
         raise ValueError(f"{file} gives two trials one name")
     if not search.seeds or not all(isinstance(seed, int) for seed in search.seeds):
@@ -109,52 +111,50 @@ def steps(search: Search, out: Path, common: dict, teacher: list[Path]) -> list[
     """A training for each trial and seed; its recipe is written into `out`."""
     found = []
     for trial in search.trials:
-        recipe = out / "recipes" / f"{trial.number:02}.toml"
+        recipe = out / "recipes" / f"{trial.file_name}.toml"
         lines = [f"# {trial.name}", f"base = {json.dumps(search.recipe)}"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in search.change(trial).items()]
         write_atomic(recipe, "\n".join(lines) + "\n")
         for seed in search.seeds:
             options = common | {"model": trial.model, "recipe": recipe, "seed": seed}
-            options["out"] = run_dir(out, trial.number, seed)
+            options["out"] = run_dir(out, trial, seed)
             if trial.teacher:
                 options["teacher"] = teacher
-            found.append(Step(f"{trial.number:02}-{seed}", "fit.py", options))
+            found.append(Step(options["out"].name, "fit.py", options))
     return found
 
 
-def run_dir(out: Path, number: int, seed: int) -> Path:
-    return out / f"{number:02}-{seed}"
+def run_dir(out: Path, trial: Trial, seed: int) -> Path:
+    return out / f"{trial.file_name}-{seed}"
 
 
 def summarize(search: Search, out: Path) -> list[dict]:
     """What the finished trials are worth, the base first, then the best accuracy first.
 
     Returns:
-        A dict a trial: `name`, `model`, `change`; `accuracy` in percent and `loss`, a value a seed; their
-        differences to the base's, `accuracy_gain` and `loss_gain`, mean over the seeds; `minutes` of a run;
-        and the network's `parameters`, `gmacs` and `milliseconds` a face, of `cost_of`.
+        A dict a trial: `name`, `model`, `change`; `accuracy` in percent and its difference to the base's,
+        `gain`, a value a seed; `minutes` of a run; and the network's `parameters`, `gmacs` and `milliseconds`
+        a face, of `cost_of`.
     """
     rows = []
     for trial in search.trials:
-        folders = [run_dir(out, trial.number, seed) for seed in search.seeds]
+        folders = [run_dir(out, trial, seed) for seed in search.seeds]
         results = [finished(folder)[1] for folder in folders]
-        last = [read_history(folder)[-1] for folder in folders]
+        last = [read_history(folder)[-5:] for folder in folders]
         rows.append(
             {
                 "name": trial.name,
                 "model": trial.model,
                 "change": trial.change,
-                "accuracy": [result["best"]["val_accuracy"] for result in results],
-                "loss": [line["val_loss"] for line in last],
+                "accuracy": [float(np.mean([line["val_accuracy"] for line in lines])) for lines in last],
                 "minutes": sum(result["train_seconds"] for result in results) / 60 / len(results),
             }
             | cost_of(trial.model)
         )
     base = rows[0]
     for row in rows:
-        for figure in ("accuracy", "loss"):
-            row[f"{figure}_gain"] = float(np.mean(np.subtract(row[figure], base[figure])))
-    return [base, *sorted(rows[1:], key=lambda row: -row["accuracy_gain"])]
+        row["gain"] = np.subtract(row["accuracy"], base["accuracy"]).tolist()
+    return [base, *sorted(rows[1:], key=lambda row: -np.mean(row["gain"]))]
 
 
 def cost_of(name: str) -> dict:
@@ -171,14 +171,14 @@ def table(rows: list[dict]) -> str:
     """The trials as Markdown."""
     base = rows[0]
     lines = [
-        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | loss | against base "
+        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | least to most "
         "| parameters | GMACs | ms a face | minutes |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         lines.append(
-            f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {row['accuracy_gain']:+.2f} "
-            f"| {np.mean(row['loss']):.3f} | {row['loss_gain']:+.3f} | {row['parameters']:,} "
+            f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {np.mean(row['gain']):+.2f} "
+            f"| {min(row['gain']):+.2f} to {max(row['gain']):+.2f} | {row['parameters']:,} "
             f"| {row['gmacs']:.3f} | {row['milliseconds']:.1f} | {row['minutes']:.0f} |"
         )
     return "\n".join(lines)
@@ -210,7 +210,7 @@ def main() -> None:
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
-    config, _ = finished(run_dir(out, 0, search.seeds[0]))
+    config, _ = finished(run_dir(out, search.trials[0], search.seeds[0]))
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
     results["timed_on"] = f"{cpu()}, 2 threads"

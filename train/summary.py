@@ -81,10 +81,13 @@ def cells(model: dict) -> list[str]:
 
 
 def unlike(summary: dict) -> str:
-    """Which models were trained how, as a sentence; empty where all are alike in precision and torch."""
+    """Which models were trained how, as a sentence; empty where all are alike in precision and versions."""
     trained: dict[str, list[str]] = {}
     for name, model in summary["models"].items():
-        how = {f"in {fold['precision']} by torch {fold['versions']['torch']}" for fold in model["folds"]}
+        how = {
+            f"in {fold['precision']} by torch {fold['versions']['torch']} and timm {fold['versions']['timm']}"
+            for fold in model["folds"]
+        }
         for group in sorted(how):
             trained.setdefault(group, []).append(f"`{name}`")
     if len(trained) < 2:

@@ -1,4 +1,4 @@
-"""FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled without aliasing.
+"""FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled by averages.
 
     gray 1x48x48 -> conv     -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
     fer_net         32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
@@ -6,9 +6,9 @@
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
 squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,
-arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, for both branches, as
-the shortcut of He et al.'s bag of tricks does (arXiv:1812.01187): strided convolutions alias, and a face of
-48 pixels has no detail to lose.
+arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, as He et al.'s bag of
+tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided convolution would skip
+pixels, of which a face of 48x48 has few.
 """
 
 from typing import Any

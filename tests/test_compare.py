@@ -112,11 +112,18 @@ def test_compare_at_the_command_line(tmp_path, monkeypatch, capsys):
     assert list(json.loads(published.read_text())["models"]) == ["a", "b", "c"]
     assert len(json.loads((tmp_path / "compare-paper.json").read_text())["pairs"]) == 3
 
-    (later / "summary.json").write_text(json.dumps(summary(1, a=[1, 2, 3], b=[1, 2, 3])))
+    other = summary(1, a=[1, 2, 3], b=[1, 2, 3])
+    (later / "summary.json").write_text(json.dumps(other))
+    main(published, later)
+    of_seed_1 = tmp_path / "cv-paper-seed1.json"
+    assert json.loads(of_seed_1.read_text()) == other
+    with pytest.raises(ValueError, match="compares seed 1 as well"):
+        main(published)
+    main(published, of_seed_1)
     with pytest.raises(ValueError, match="compares seed 0 as well"):
         main(later)
     with pytest.raises(ValueError, match="holds c, too"):
-        main(folder)
+        main(folder, of_seed_1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ Each argument is a folder that `train/cv.py` filled, or a summary of one; those 
 models may be trained one after the other and on several machines. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52). The first seed's summary is kept beside the comparison.
+Machine Learning 52). The summaries are kept beside the comparison, the first seed's as cv-RECIPE.json.
 """
 
 import json
@@ -144,13 +144,19 @@ def main() -> None:
     file = args.results / f"compare-{recipe}.json"
     if lost := set(json.loads(file.read_text())["seeds"] if file.exists() else ()) - set(compared["seeds"]):
         raise ValueError(f"{file} compares seed {min(lost)} as well: give a folder of that seed, too")
-    kept = args.results / f"cv-{recipe}.json"
-    models = json.loads(kept.read_text())["models"] if kept.exists() else {}
-    if lost := models.keys() - summaries[0]["models"]:
-        raise ValueError(f"{kept} holds {', '.join(sorted(lost))}, too: give it, or their folder")
-    for name, content in (("compare", compared), ("cv", summaries[0])):
-        write_json(args.results / f"{name}-{recipe}.json", content)
+    kept = {args.results / _file_name(summary, summaries[0]): summary for summary in summaries}
+    for path, summary in kept.items():
+        models = json.loads(path.read_text())["models"] if path.exists() else {}
+        if lost := models.keys() - summary["models"]:
+            raise ValueError(f"{path} holds {', '.join(sorted(lost))}, too: give it, or their folder")
+    for path, content in {file: compared, **kept}.items():
+        write_json(path, content)
     print(table(compared))
+
+
+def _file_name(summary: dict, first: dict) -> str:
+    seed = "" if summary is first else f"-seed{summary['settings']['seed']}"
+    return f"cv-{summary['recipe']}{seed}.json"
 
 
 def _read(path: Path) -> dict:

@@ -53,11 +53,15 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             f"accelerate is configured for {accelerator.distributed_type.value}: these networks are trained "
             "by data parallelism alone (accelerate config)"
         )
-    # `accelerate launch` gives a lone process on a CPU one thread, as many as it has cores or not
+    take_all_cores(accelerator)
+    return accelerator
+
+
+def take_all_cores(accelerator: Accelerator) -> None:
+    """Undoes what `accelerate launch` does to a lone process on a CPU: it gives it one thread."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
     if launched and accelerator.num_processes == 1 and accelerator.device.type == "cpu":
         torch.set_num_threads(cpu_count(only_physical_cores=True))
-    return accelerator
 
 
 def start_trackers(accelerator: Accelerator, name: str, recipe: dict, model: str) -> None:

@@ -41,6 +41,7 @@ from fer_zoo.images import ImageError, image_suffixes, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
 from train.files import sha256
+from train.hardware import take_all_cores
 from train.run_dir import keep_config, locked
 
 # A batch of pictures is closed early when it holds so many pixels, which bounds memory.
@@ -284,6 +285,7 @@ def main() -> None:
         raise ValueError(f"--batch-size must be 1 or more, not {args.batch_size}")
 
     accelerator = Accelerator()
+    take_all_cores(accelerator)
     choice = {key: getattr(args, key) for key in ("config", "split", "column", "streaming")}
     with accelerator.main_process_first():  # it downloads, the others find the copy
         source = open_source(args.data, args.out, **choice)

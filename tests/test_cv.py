@@ -1,5 +1,6 @@
 """Cross-validation, in one process and in two, and the audit, on small drawn data."""
 
+import io
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from drawn_fer2013 import draw, write_parquet
 from joblib import cpu_count
 from launch import ENV, ROOT, interrupt, run, run_here, run_two
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 import train.cli
 import train.cv
@@ -245,6 +247,30 @@ def test_two_processes_train_the_same_weights_as_one(source, crossed, exact, tmp
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-5)
     rows = pq.read_table(crossed / "fer_cnn" / "fold-1" / PREDICTIONS)
     assert pq.read_table(fold / PREDICTIONS)["image"].equals(rows["image"])  # exactly the fold, once each
+
+
+def test_each_fold_is_logged_by_itself_and_shows_its_progress(few, tmp_path, monkeypatch):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr("train.engine.sys", SimpleNamespace(stderr=terminal))
+    shown = {}
+
+    class Bar(tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs | {"file": io.StringIO()})
+
+        def close(self):
+            shown.setdefault(self.desc, (self.n, self.total, self.disable, self.postfix))
+            super().close()
+
+    monkeypatch.setattr("train.engine.tqdm", Bar)
+    args = ("--model", "fer_cnn", "--data", few, "--epochs", 2, "--folds", 2, "--tracker", "tensorboard")
+    done = run_here("train/cv.py", *args, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    logged = {file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("events.out.tfevents.*")}
+    assert {"fer_cnn-fold-1", "fer_cnn-fold-2"} <= logged
+    assert list(shown) == ["fer_cnn, fold 1", "fer_cnn, fold 2"]
+    for seen, total, disabled, postfix in shown.values():
+        assert seen == total > 0 and not disabled and postfix.startswith("loss=") and "val=" in postfix
 
 
 def test_answers_of_a_run_that_was_removed_are_given_anew(few, tmp_path):

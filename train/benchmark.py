@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -62,7 +63,9 @@ class BytesMoved(TorchDispatchMode):
         return out
 
 
-def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path) -> dict:
+def measure(
+    name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path, accelerator: Accelerator
+) -> dict:
     """Every figure of one model.
 
     Args:
@@ -71,10 +74,8 @@ def measure(name: str, faces: Arrays, recipe: Recipe, rounds: int, folder: Path)
         recipe: Batch size, precision, optimizer and augmentation.
         rounds: How often each loop is measured; the median counts.
         folder: Of `faces` as PNG files, a folder a class.
+        accelerator: Of one process.
     """
-    accelerator = create_accelerator(recipe)
-    if accelerator.num_processes > 1:
-        raise RunError("the loops are compared in one process: launch with --num_processes 1")
     split = Split(faces, accelerator.device)
 
     def ours(compiled: bool) -> Callable[[], None]:
@@ -233,8 +234,8 @@ def _peaks(recipe: Recipe, device: torch.device) -> tuple[float, float]:
 def table(models: dict[str, dict]) -> str:
     """The measurements for a terminal."""
     lines = [
-        f"{'model':<16}{'ours':>9}{'epoch':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'graphed':>9}{'/alone':>8}{'/plain':>8}"
-        f"{'workers':>9}{'GFLOP':>8}{'of peak':>9}{'MB':>8}{'of peak':>9}"
+        f"{'model':<16}{'ours':>9}{'epoch':>9}{'eager':>9}{'plain':>9}{'alone':>9}{'graphed':>9}"
+        f"{'/alone':>8}{'/plain':>8}{'workers':>9}{'GFLOP':>8}{'of peak':>9}{'MB':>8}{'of peak':>9}"
     ]
     for name, row in models.items():
         speed = row["images_per_second"]
@@ -263,6 +264,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     recipe = choose_precision(load_recipe(args.recipe))
+    accelerator = create_accelerator(recipe)
+    if accelerator.num_processes > 1:
+        raise RunError("the loops are compared in one process: launch with --num_processes 1")
     train = load_data(args, strict=args.out is None)["train"]  # what is published is of the real data
     count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
     if not count:
@@ -274,8 +278,10 @@ def main() -> None:
             file = folder / EXPRESSIONS[label] / f"{i}.png"
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(image).save(file)
-        models = {model: measure(model, faces, recipe, args.rounds, folder) for model in args.model}
-    device = "gpu" if create_accelerator(recipe).device.type == "cuda" else "cpu"
+        models = {
+            model: measure(model, faces, recipe, args.rounds, folder, accelerator) for model in args.model
+        }
+    device = "gpu" if accelerator.device.type == "cuda" else "cpu"
     out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
     settings = {"recipe": args.recipe, "batch_size": recipe.batch_size, "precision": recipe.precision}
     settings |= {"images": count, "rounds": args.rounds}

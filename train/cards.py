@@ -12,7 +12,7 @@ from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
-from train.lineage import RECIPES, SHORTER, epochs, needs, start
+from train.lineage import RECIPES, SHORTER, epochs, needs, own_runs
 from train.recipe import Recipe, load_recipe, settings_of, without_seed
 from train.search import table as search_table
 
@@ -48,8 +48,7 @@ FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where the seven have at "
     "least five together; it need not be more than half. Ties are left out, and what is mostly called no "
-    "face. Figures against FER2013's "
-    "own labels, which they learnt before and then left, stand beside those."
+    "face. Figures against FER2013's own labels, which they learnt before and then left, stand beside those."
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
 
@@ -175,7 +174,10 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        petaflop=sum(_petaflop(results["gmacs"], each, result) for each in _own_runs(arch, tag, config)),
+        petaflop=sum(
+            _petaflop(results["gmacs"], settings, result)
+            for settings in (config["recipe"], *_started_from(arch, tag, recipe))
+        ),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
@@ -219,9 +221,14 @@ def card(results: dict) -> str:
     )
 
 
+def _reproducible(arch: str, tag: str, recipe: str) -> bool:
+    """Whether `train/reproduce.py` makes such a file, and not `train/flagship.py`."""
+    return RECIPES[tag].get(arch) == recipe
+
+
 def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
     """What makes the weight file again."""
-    if RECIPES[tag].get(arch) != recipe:
+    if not _reproducible(arch, tag, recipe):
         return "python train/flagship.py --data path/to/fer2013"
     best = f" --seeds {seed + 1}" if tag == "fer2013" else ""
     return f"python train/reproduce.py --only {arch}.{tag}{best} --data path/to/fer2013"
@@ -229,7 +236,7 @@ def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
 
 def _trainings(arch: str, tag: str, recipe: str) -> str:
     """What a file comes from, in order: networks and their recipes in `train/recipes`."""
-    if recipe not in RECIPES[tag].values():
+    if not _reproducible(arch, tag, recipe):
         return "the seeds, folds, teachers and students that this is one of"
     # no links: on the Hub a card has no recipes beside it
     return ", ".join(
@@ -251,15 +258,12 @@ def _seen(recipe: dict, result: dict) -> int:
     return recipe["epochs"] * (result["train_images"] // batch * batch)
 
 
-def _own_runs(arch: str, tag: str, config: dict) -> list[dict]:
-    """The settings of the run that made a file, and of those of the same network that it went on with."""
-    runs, recipe = [config["recipe"]], RECIPES[tag].get(arch)
-    if recipe != config.get("recipe_name", recipe):
-        return runs
-    while earlier := start(arch, recipe):
-        _, recipe = earlier
-        runs.append(asdict(load_recipe(recipe, epochs=epochs(arch, recipe))))
-    return runs
+def _started_from(arch: str, tag: str, recipe: str) -> list[dict]:
+    """The settings of the runs of the same network that a file's run went on with."""
+    if not _reproducible(arch, tag, recipe):
+        return []
+    _, *earlier = own_runs(arch, recipe)
+    return [asdict(load_recipe(name, epochs=epochs(model, name))) for model, name in earlier]
 
 
 def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:

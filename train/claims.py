@@ -88,6 +88,7 @@ def _judge_study(found: dict) -> list[str]:
         found[name] for name in ("paper", "paper-30", "paper-l2", "paper-weights")
     )
     without, with_l2 = _last(base, "val_loss"), _last(regularised, "val_loss")
+    fell = without - with_l2 > (1.8 - LOSS_WITH_L2) / 2
     before, later, after = (study["validation_clean"] for study in (base, longer, weighted))
     gain = difference(*((split["accuracy"], split["n"]) for split in (later, before)))
     # FER2013's clean validation has so many of each, whatever reads it
@@ -99,11 +100,7 @@ def _judge_study(found: dict) -> list[str]:
     }
     return [
         _verdict(
-            True
-            if without - with_l2 > (1.8 - LOSS_WITH_L2) / 2
-            else False
-            if without > LOSS_WITH_L2
-            else None,
+            fell if fell or without > LOSS_WITH_L2 else None,
             f"over the last five epochs it is {without:.2f} without and {with_l2:.2f} with a weight decay of "
             f"{regularised['config']['recipe']['weight_decay']:g}; half of the paper's fall would do, and "
             f"below {LOSS_WITH_L2} without it nothing overfits that it could mend",

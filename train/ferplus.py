@@ -27,6 +27,16 @@ def votes_of(data: Fer2013, split: str) -> np.ndarray:
     return data.votes[split]
 
 
+def need_votes(data: Fer2013) -> None:
+    """Says at once that a split lacks votes, not after the first trainings.
+
+    Raises:
+        DataError: One does.
+    """
+    for split in data.splits:
+        votes_of(data, split)
+
+
 def usable(votes: np.ndarray) -> np.ndarray:
     """Images with enough votes for the seven expressions, and not mostly for "not a face", bool (N,)."""
     mostly_none = 2 * votes[:, NOT_A_FACE].astype(int) > votes.sum(1)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, load_data, run
 from train.cv import PREDICTIONS
-from train.ferplus import votes_of
+from train.ferplus import need_votes
 from train.reproduce import make_weights, score_seeds, table
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
@@ -83,9 +83,7 @@ def main() -> None:
     out = out_of_steps(args, "flagship")
     logs = out / "logs"
     data, common = step_options(args)
-    source = load_data(args, strict=False)
-    for split in source.splits:
-        votes_of(source, split)  # what lacks is said now, not after the first ten trainings
+    need_votes(load_data(args, strict=False))
     for folder in ("weights", "results"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 

@@ -72,6 +72,12 @@ def start(model: str, recipe: str) -> tuple[str, str] | None:
     return (model, STARTS[recipe]) if recipe in STARTS else None
 
 
+def own_runs(model: str, recipe: str) -> list[tuple[str, str]]:
+    """Such a run and those of the same network that it goes on with, the last first."""
+    first = start(model, recipe)
+    return [(model, recipe), *(own_runs(*first) if first else ())]
+
+
 def needs(model: str, recipe: str) -> list[tuple[str, str]]:
     """The runs, network and recipe, that must be finished before such a run, in such an order."""
     first = start(model, recipe)

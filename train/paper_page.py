@@ -8,6 +8,7 @@ from train.claims import (
     NO_ATTENTION,
     PAPER,
     Interval,
+    Share,
     difference,
     is_more,
     judge_claims,
@@ -114,7 +115,8 @@ VARIANTS = {
 def page() -> str:
     """The page, as Markdown."""
     results = {name: read_results(f"{name}.paper") for name in PAPER}
-    models, compared = read_results("cv-paper")["models"], read_results("compare-paper")
+    crossed, compared = read_results("cv-paper"), read_results("compare-paper")
+    models = crossed["models"]
     maps, studies = read_results("mean-gradcam"), read_results("studies", {})
     counts = read_results("audit")["splits"]["train"]["classes"]
     claims = judge_claims(models, compared["pairs"], maps["shares"], counts) + judge_studies(studies)
@@ -124,7 +126,7 @@ def page() -> str:
         if row["of_train"]
     ]
     return PAGE.format(
-        table=_table(results),
+        table=_table(results, crossed),
         reproduced=_reproduced(results),
         claims="\n".join(claims),
         best=BEST,
@@ -135,7 +137,7 @@ def page() -> str:
         detector=maps["detector"],
         filled="".join(f"; {each}" for each in filled),
         seldom=" and ".join(f"{models[BEST]['mean'][f'recall_{name}']:.0f} % of {name}" for name in HELPED),
-        compared=_compared(compared),
+        compared=_compared(compared, crossed),
     )
 
 
@@ -148,8 +150,7 @@ def study_curves(studies: dict) -> dict[str, list[list[dict]]]:
     }
 
 
-def _table(results: dict[str, dict]) -> str:
-    crossed = read_results("cv-paper")
+def _table(results: dict[str, dict], crossed: dict) -> str:
     folds = crossed["folds"]
     rows = [
         f"| | paper | {folds}-fold cross-validation | both | less the paper's | test | clean test |",
@@ -157,28 +158,27 @@ def _table(results: dict[str, dict]) -> str:
     ]
     for name, row in results.items():
         splits = row["splits"]
-        share, half = _both(splits)
+        both = _both(splits)
         low, high = _less_the_papers(name, splits)
         rows.append(
             f"| `{name}` | {PAPER[name]} | {cells(crossed['models'][name])[0]} "
-            f"| {share:.2f} ± {half:.2f} | {low:+.1f} to {high:+.1f} "
+            f"| {both[0]:.2f} ± {half_interval(*both):.2f} | {low:+.1f} to {high:+.1f} "
             f"| {splits['test']['accuracy']:.2f} ± {splits['test']['accuracy_ci95']:.2f} "
             f"| {splits['test_clean']['accuracy']:.2f} ± {splits['test_clean']['accuracy_ci95']:.2f} |"
         )
     return "\n".join(rows)
 
 
-def _both(splits: dict) -> tuple[float, float]:
-    """Accuracy on validation and test together, and half its 95 % interval."""
+def _both(splits: dict) -> Share:
+    """Accuracy on validation and test together."""
     parts = [splits[key] for key in ("validation", "test")]
     n = sum(part["n"] for part in parts)
-    share = sum(part["n"] * part["accuracy"] for part in parts) / n
-    return share, half_interval(share, n)
+    return sum(part["n"] * part["accuracy"] for part in parts) / n, n
 
 
 def _less_the_papers(name: str, splits: dict) -> Interval:
-    n = sum(splits[key]["n"] for key in ("validation", "test"))
-    return difference((_both(splits)[0], n), (PAPER[name], n))
+    both = _both(splits)
+    return difference(both, (PAPER[name], both[1]))
 
 
 def _reproduced(results: dict[str, dict]) -> str:
@@ -189,11 +189,11 @@ def _reproduced(results: dict[str, dict]) -> str:
     return " ".join(f"{kind}: {', '.join(names)}." for kind, names in listed.items() if names)
 
 
-def _compared(found: dict) -> str:
+def _compared(found: dict, crossed: dict) -> str:
     return COMPARED.format(
         answers="\n".join(judge_pair(idea, *pair, found["pairs"]) for idea, pair in OPEN.items()),
         table=_pairs(found),
-        precisions="\n" + mixed if (mixed := unlike(read_results("cv-paper"))) else "",
+        precisions="\n" + mixed if (mixed := unlike(crossed)) else "",
     )
 
 

@@ -185,16 +185,11 @@ def onnx_table() -> str:
             f"\nIn the same run the default model of {name} takes {row['milliseconds']['1']:.2f} ms for one "
             f"face and reads {row['faces_per_second']['64']:,.0f} faces/s, 64 at once."
         )
-    faster = {
-        size: sorted(
-            row["faces_per_second"]["onnx"][size] / row["faces_per_second"]["torch"][size]
-            for row in results["models"].values()
-        )
-        for size in ("1", "64")
-    }
+    rates = [row["faces_per_second"] for row in results["models"].values()]
+    one, many = ([rate["onnx"][size] / rate["torch"][size] for rate in rates] for size in ("1", "64"))
     rows.append(
-        f"\nBy ONNX one face is read {faster['1'][0]:.1f} to {faster['1'][-1]:.1f} times as fast as in "
-        f"PyTorch, 64 at once {faster['64'][0]:.2f} to {faster['64'][-1]:.2f} times."
+        f"\nBy ONNX one face is read {min(one):.1f} to {max(one):.1f} times as fast as in PyTorch, "
+        f"64 at once {min(many):.2f} to {max(many):.2f} times."
     )
     return "\n".join(rows)
 

@@ -21,7 +21,7 @@ from train import controls, studies
 from train.claims import BEST
 from train.cli import create_parser, load_data, run
 from train.evaluate import EvaluationError, check_test_read, judged
-from train.ferplus import votes_of
+from train.ferplus import need_votes
 from train.files import RESULTS_DIR, sha256
 from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
@@ -197,8 +197,7 @@ def main() -> None:
     if args.only:
         names = [args.only]
         if args.only.endswith(".ferplus"):
-            for split in source.splits:  # said now, not after the first training
-                votes_of(source, split)
+            need_votes(source)
     elif not voted:
         print(
             "robustness and the .ferplus weights will be left out: this source of FER2013 has no column "

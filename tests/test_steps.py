@@ -6,14 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from train import hardware
 from train.dataset import Arrays
-from train.engine import Split, Trainer, class_weights, compile_pays
+from train.engine import Split, Trainer, compile_pays, predict
 from train.graphs import WARM_UP, Graphed
 from train.hardware import create_accelerator, start_trackers
+from train.loss import FORGET_EPOCHS, Loss, class_weights
 from train.networks import create_network
-from train.optim import create_optimizer
+from train.optim import create_average, create_optimizer, uphill
 from train.recipe import Recipe
 from train.run_dir import RunError
 
@@ -70,6 +72,84 @@ def test_an_optimizer_is_fused_where_it_can_be_and_goes_on_exactly(name, fused):
     again.load_state_dict(first.state_dict())
     steps(stopped, again, 3)
     assert torch.equal(straight.weight, stopped.weight)
+
+
+def test_sam_takes_the_gradient_from_uphill_and_puts_all_back():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    x[:, 1] += 3
+
+    def loss(weights):
+        return torch.func.functional_call(model, weights, (x,)).square().mean()
+
+    weights = dict(model.named_parameters())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():  # BatchNorm learns what it sees, in training mode
+        model(x)
+    seen = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not torch.equal(before["0.running_mean"], seen["0.running_mean"])
+    gradients = torch.autograd.grad(loss(weights), weights.values())
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    uphill_weights = {
+        name: (weight + 0.5 * gradient / norm).detach().requires_grad_()
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+    expected = torch.autograd.grad(loss(uphill_weights), uphill_weights.values())
+    model.load_state_dict(seen)
+    for weight, gradient in zip(weights.values(), gradients, strict=True):
+        weight.grad = gradient
+    with uphill(model, 0.5):
+        model.zero_grad()
+        loss(weights).backward()
+    torch.testing.assert_close([weight.grad for weight in weights.values()], list(expected))
+    assert all(torch.equal(value, seen[name]) for name, value in model.state_dict().items())
+
+
+def test_the_last_epochs_weights_are_averaged_alike():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = create_average(model, Recipe(epochs=4, late_average=0.5), steps=3)
+    means = []
+    for step in range(12):
+        torch.nn.init.constant_(model.weight, step)
+        average.update(model, step=step)
+        means.append(average.module.weight.item())
+    assert means == pytest.approx([0, 1, 2, 3, 4, 5, 6, 6.5, 7, 7.5, 8, 8.5])
+    assert create_average(model, Recipe(), steps=3) is None
+
+
+def test_images_of_the_highest_loss_are_left_out():
+    """By a network alone by its own, by a pair by the other's."""
+    labels = torch.zeros(4, dtype=torch.int64)
+    targets = F.one_hot(labels, 2).float()
+    loss = Loss(labels, 2, Recipe(forget_rate=0.5))
+    loss.begin(FORGET_EPOCHS)
+    wrong = torch.tensor([3.0, 0.0, 2.0, 1.0])  # how far from its label each image is thought to be
+    other = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    logits, theirs = (torch.stack([-value, value], 1) for value in (wrong, other))
+
+    def of(logits: torch.Tensor, images: list[int]) -> torch.Tensor:
+        return F.cross_entropy(logits[images], targets[images], reduction="sum")
+
+    torch.testing.assert_close(loss(logits, targets), of(logits, [1, 3]))
+    pair = torch.stack([logits, theirs], 2)
+    torch.testing.assert_close(loss(pair, targets), of(logits, [0, 2]) + of(theirs, [1, 3]))
+    loss.begin(FORGET_EPOCHS // 2 - 1)  # half way there
+    torch.testing.assert_close(loss(logits, targets), of(logits, [1, 2, 3]))
+
+
+def test_a_pair_learns_side_by_side_with_all_that_a_step_may_do():
+    recipe = Recipe(epochs=2, batch_size=4, sam=0.05, forget_rate=0.2, late_average=0.5, mixup=0.2, lr=0.1)
+    model = create_network("trial_pair")
+    trainer = Trainer(model, Split(faces(8), CPU), recipe, create_accelerator(recipe))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with tqdm(disable=True) as bar:
+        losses = [trainer.epoch(epoch, bar) for epoch in range(2)]
+    assert all(0 < loss < 100 for loss in losses)
+    after = dict(model.named_parameters())
+    assert not any(
+        torch.equal(after[name], before[name]) for name in ("head.fc.weight", "peer.head.fc.weight")
+    )
+    assert predict(trainer.scored, Split(faces(8), CPU).images).shape == (8, 7)
 
 
 def test_a_step_is_recorded_once_it_is_warm_and_again_for_another_shape(monkeypatch):

@@ -24,7 +24,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from timm.layers import convert_sync_batchnorm
 from timm.layers.cbam import CbamModule
-from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
@@ -34,7 +33,8 @@ from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
 from train.graphs import Graphed
 from train.hardware import describe, start_trackers
-from train.optim import create_optimizer, create_scheduler
+from train.loss import Loss
+from train.optim import create_average, create_optimizer, create_scheduler, uphill
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError, locked, read_weights
 
@@ -216,12 +216,12 @@ class Trainer:
         model = model.to(accelerator.device, memory_format=torch.channels_last)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             model = convert_sync_batchnorm(model)
-        self.ema = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
+        self.steps, self.batch = max(1, len(train) // recipe.batch_size), min(recipe.batch_size, len(train))
+        self.images = self.steps * self.batch
+        self.ema = create_average(model, recipe, self.steps)
         if compiled:
             compile_attention(model)
         optimizer = create_optimizer(model, recipe)
-        self.steps, self.batch = max(1, len(train) // recipe.batch_size), min(recipe.batch_size, len(train))
-        self.images = self.steps * self.batch
         self.scheduler = create_scheduler(optimizer, recipe, self.steps)
         # Accelerate saves its wrapping of the optimizer; to step that one took 0.5 ms longer on a CPU's core
         self.wrapped, _ = accelerator.prepare(model, optimizer)
@@ -232,7 +232,7 @@ class Trainer:
         self.train, self.recipe, self.accelerator, self.fold = train, recipe, accelerator, fold
         soft = train.targets is not None
         self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
-        self.weight = class_weights(train.labels, model.num_classes) if recipe.class_weights else None
+        self.loss = Loss(train.labels, model.num_classes, recipe)
         self.backward = self._backward
         # a network of timm's may wait for the GPU within its forward, which a graph cannot hold
         if (
@@ -260,6 +260,7 @@ class Trainer:
         how = draw_augmentation(self.images, recipe, generator).to(device)
         local = slice(rank, None, world)
         total = torch.zeros((), device=device)
+        self.loss.begin(epoch)
         self.wrapped.train()
 
         def faces(places: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -283,6 +284,9 @@ class Trainer:
                 x, targets = mix(x, other), torch.lerp(theirs, targets, mix.share)
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
             total += self.backward(x, targets)
+            if recipe.sam:
+                with uphill(self.model, recipe.sam):
+                    self.backward(x, targets)
             self.optimizer.step()
             if self.ema:
                 self.ema.update(self.model, step=step)
@@ -293,23 +297,11 @@ class Trainer:
         self.optimizer.zero_grad()
         with self.accelerator.autocast():
             logits = self.wrapped(x)
-        loss = F.cross_entropy(
-            logits.float(), targets, self.weight, label_smoothing=self.recipe.label_smoothing, reduction="sum"
-        )
+        loss = self.loss(logits, targets)
         # a sum over the global batch's size: processes may hold unequal shares of it; their gradients are
         # averaged
         self.accelerator.backward(loss * (self.accelerator.num_processes / self.batch))
         return loss.detach()
-
-
-def class_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Inverse frequency of each class, float32 (num_classes,); the mean over the images is one.
-
-    A class without images has weight 0.
-    """
-    counts = labels.bincount(minlength=num_classes).float()
-    weights = torch.where(counts > 0, 1 / counts, 0)
-    return weights * len(labels) / (weights * counts).sum()
 
 
 def compile_pays(model: nn.Module, device: torch.device, images: int) -> bool:

@@ -54,7 +54,14 @@ class Recipe:
             the range.
         erasing: Chance that a gray rectangle covers a part of the image (arXiv:1708.04896).
         erasing_scale: Least and largest area of that rectangle, as a share of the image.
+        forget_rate: Share of the images of a batch, those of the highest loss, that are not learnt from, as
+            their labels may be wrong; it grows to that over ten epochs. A pair of networks tell each other
+            (co-teaching, arXiv:1804.06872); a network alone tells itself.
+        sam: How far around the weights each step looks for the highest loss, whose gradient it then takes
+            (arXiv:2010.01412), in twice the time; 0 for not at all.
         ema: Decay of the moving average of the weights that is then what is scored and kept, 0 for none.
+        late_average: Share of the epochs, the last ones, over which the mean of the weights is what is scored
+            and kept, in place of the moving average (arXiv:1803.05407), 0 for none.
         precision: "bf16" (autocast), "fp32", or "auto", the faster of the two on the device that trains.
         seed: Of the weights, the order of images, the augmentation and the dropout.
     """
@@ -84,7 +91,10 @@ class Recipe:
     noise: float = 0.0
     erasing: float = 0.0
     erasing_scale: tuple[float, float] = (0.02, 0.2)
+    forget_rate: float = 0.0
+    sam: float = 0.0
     ema: float = 0.0
+    late_average: float = 0.0
     precision: str = "auto"
     seed: int = 0
 
@@ -102,12 +112,15 @@ class Recipe:
             "noise",
             "shift",
         )
-        for key in (*shares, "erasing", "ema"):
+        for key in (*shares, "erasing", "ema", "late_average"):
             if not 0 <= (getattr(self, key) or 0) <= 1:
                 raise RecipeError(f"{key} must be from 0 to 1, not {getattr(self, key)}")
-        if not 0 <= self.progressive < 1:
-            raise RecipeError(f"progressive must be at least 0 and below 1, not {self.progressive}")
-        for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "warmup_epochs", "seed"):
+        for key in ("progressive", "forget_rate"):
+            if not 0 <= getattr(self, key) < 1:
+                raise RecipeError(f"{key} must be at least 0 and below 1, not {getattr(self, key)}")
+        if self.ema and self.late_average:
+            raise RecipeError("ema and late_average are two averages of the weights: one must be 0")
+        for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "sam", "warmup_epochs", "seed"):
             if getattr(self, key) < 0:
                 raise RecipeError(f"{key} must not be negative, and is {getattr(self, key)}")
         if self.blur > 2:

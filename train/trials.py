@@ -13,7 +13,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from fer_zoo.models._base import cfg
+from fer_zoo.models._base import cfg, create
 from fer_zoo.models.fer_net import Block, FerNet, fer_net
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "trial_deep",
     "trial_max_pool",
     "trial_no_attention",
+    "trial_pair",
     "trial_vgg_stem",
     "trial_vit",
     "trial_wide",
@@ -92,6 +93,24 @@ def trial_wide(pretrained: bool = False, **kwargs: Any) -> FerNet:
 def trial_deep(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Three blocks a stage."""
     return fer_net(depths=(3, 3, 3), **kwargs)
+
+
+class Pair(FerNet):
+    """Two networks that learn side by side, from (B, 1, H, W) to (B, classes, 2); the first one is scored."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.peer = FerNet(**kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        return torch.stack([logits, self.peer(x)], 2) if self.training else logits
+
+
+@register_model
+def trial_pair(pretrained: bool = False, **kwargs: Any) -> Pair:
+    """Two of them, for co-teaching (arXiv:1804.06872)."""
+    return create(Pair, "trial_pair", pretrained, **kwargs)
 
 
 class ConvVit(VisionTransformer):

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 import train.cli
-import train.cv
 from fer_zoo.data import DataError, load_fer2013, to_arrays
 from fer_zoo.folds import FoldError, leak_free_folds
 from fer_zoo.identity import pixel_hashes
@@ -315,14 +314,12 @@ def test_two_processes_are_as_accurate_as_one(source, tmp_path):
         ((), "where is FER2013?"),
     ],
 )
-def test_bad_arguments_are_one_sentence(args, says, monkeypatch, capsys, tmp_path):
+def test_bad_arguments_are_one_sentence(args, says, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FER2013", raising=False)
-    monkeypatch.setattr(sys, "argv", ["cv.py", *args])
-    with pytest.raises(SystemExit) as stopped:
-        train.cli.run(train.cv.main)
-    assert stopped.value.code == 2
-    (sentence,) = capsys.readouterr().err.splitlines()
+    done = run_here("train/cv.py", *args)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
     assert says in sentence
 
 
@@ -382,6 +379,8 @@ def test_the_benchmark_measures_all_loops(source, tmp_path):
     assert "fer_cnn" in done.stdout
     refused = run_here("train/benchmark.py", *args[:5], 50, *args[6:])
     assert refused.returncode == 2 and "at least a batch, 128" in refused.stderr
+    refused = run_here("train/benchmark.py", *args[:-2])
+    assert refused.returncode == 2 and "benchmark-cpu.json holds fer_cbam, too" in refused.stderr
 
 
 def test_a_pack_is_the_same_data(source, tmp_path):

@@ -216,16 +216,13 @@ def test_killed_and_started_again_no_row_is_lost_or_doubled(tmp_path):
         ("columns", ("--column", "a", "--model", "fer_cmb"), "did you mean fer_cbam"),
     ],
 )
-def test_a_wrong_source_is_one_sentence(tmp_path, monkeypatch, capsys, make, more, sentence):
+def test_a_wrong_source_is_one_sentence(tmp_path, make, more, sentence):
     source = tmp_path / "rows.parquet"
     if make == "text":
         source.write_text("no parquet")
     elif make == "columns":
         pq.write_table(pa.table({"a": [b""], "b": [b""]}), source)
-    args = [str(arg) for arg in (*command(source, tmp_path / "out"), *more)]
-    monkeypatch.setattr(sys, "argv", args)
-    with pytest.raises(SystemExit) as exit:
-        label.run(label.main)
-    assert exit.value.code == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
+    done = run_here(*command(source, tmp_path / "out"), *more)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and sentence in last

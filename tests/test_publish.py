@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 import threading
 
 import pytest
@@ -11,10 +10,9 @@ import timm
 import torch
 from hub_server import TOKEN, HubServer, running_hub
 from huggingface_hub import ModelCard, snapshot_download
-from launch import ROOT, run
+from launch import ROOT, run, run_here
 from safetensors import safe_open
 
-import train.cli
 from fer_zoo import EXPRESSIONS, Recognizer
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import ModelError
@@ -46,15 +44,12 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command():
     """Runs publish.py in this process: (exit code, what it printed)."""
 
     def call(*args: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["publish.py", *args])
-        with pytest.raises(SystemExit) as ended:
-            train.cli.run(publish.main)
-        shown = capsys.readouterr()
-        return ended.value.code or 0, shown.out + shown.err
+        done = run_here("train/publish.py", *args)
+        return done.returncode, done.stdout + done.stderr
 
     return call
 

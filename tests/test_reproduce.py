@@ -3,14 +3,12 @@
 import argparse
 import json
 import signal
-import sys
 import threading
 
 import pytest
 from drawn_fer2013 import draw, write_csv
 from launch import run, run_here
 
-import train.cli
 from train import lineage, reproduce
 from train.files import sha256
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
@@ -81,14 +79,10 @@ def test_one_file_is_made_again_with_what_it_comes_from(few, tmp_path):
         ("fer_net.ferplus", "error: this source of FER2013 has no column ferplus"),
     ],
 )
-def test_what_cannot_be_made_is_said_before_a_training(tmp_path, monkeypatch, capsys, name, says):
+def test_what_cannot_be_made_is_said_before_a_training(tmp_path, name, says):
     without_votes = write_csv(tmp_path / "fer2013.csv", draw())
-    args = ("--only", name, "--data", without_votes, "--out", tmp_path / "out")
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, args)])
-    with pytest.raises(SystemExit) as stopped:
-        train.cli.run(reproduce.main)
-    assert stopped.value.code == 2
-    assert says in capsys.readouterr().err
+    done = run_here("train/reproduce.py", "--only", name, "--data", without_votes, "--out", tmp_path / "out")
+    assert done.returncode == 2 and says in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -47,6 +47,9 @@ def test_a_training_stopped_at_any_rename_goes_on(few, tmp_path, monkeypatch):
         assert not fit(out, needed), renames
         assert all(torch.equal(load_file(out / WEIGHTS)[key], value) for key, value in whole.items())
         assert not list(out.glob("checkpoint-*"))
+    (tmp_path / "whole" / "checkpoint-0002").mkdir()  # killed between the result and its removal
+    assert not fit(tmp_path / "whole", 0)
+    assert not list((tmp_path / "whole").glob("checkpoint-*"))
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,8 @@ class Mix:
         """(B, C, H, W) and (B, C, H, W) -> (B, C, H, W)."""
         if self.box is None:
             return torch.lerp(other, x, self.share)
-        return torch.where(inside(self.box.to(x.device), *x.shape[2:]), other, x)
+        box = self.box.to(x.device, non_blocking=x.is_cuda)  # a GPU would be waited for
+        return torch.where(inside(box, *x.shape[2:]), other, x)
 
 
 def draw_mix(recipe: Recipe, generator: torch.Generator, size: tuple[int, int]) -> Mix | None:

@@ -8,6 +8,7 @@ number of workers; alone, the model on random tensors that are on the device alr
 ours is measured with and without torch.compile; on a GPU the model alone also as a CUDA graph, as ours is.
 """
 
+import json
 import os
 import platform
 import statistics
@@ -267,6 +268,11 @@ def main() -> None:
     accelerator = create_accelerator(recipe)
     if accelerator.num_processes > 1:
         raise RunError("the loops are compared in one process: launch with --num_processes 1")
+    device = "gpu" if accelerator.device.type == "cuda" else "cpu"
+    out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
+    published = json.loads(out.read_text())["models"] if out.exists() and not args.out else {}
+    if lost := published.keys() - {*args.model}:
+        raise ValueError(f"{out} holds {', '.join(sorted(lost))}, too: name it, or give --out a file")
     train = load_data(args, strict=args.out is None)["train"]  # what is published is of the real data
     count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
     if not count:
@@ -281,8 +287,6 @@ def main() -> None:
         models = {
             model: measure(model, faces, recipe, args.rounds, folder, accelerator) for model in args.model
         }
-    device = "gpu" if accelerator.device.type == "cuda" else "cpu"
-    out = args.out or RESULTS_DIR / f"benchmark-{device}.json"
     settings = {"recipe": args.recipe, "batch_size": recipe.batch_size, "precision": recipe.precision}
     settings |= {"images": count, "rounds": args.rounds}
     versions = {"python": platform.python_version(), "torch": torch.__version__}

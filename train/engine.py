@@ -180,8 +180,7 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
         "validation_images": len(validation),
         "train_seconds": seconds,
     }
-    run.finish(result)
-    return result
+    return run.finish(result)
 
 
 class Trainer:

@@ -156,9 +156,17 @@ class RunDir:
         self.digest = sha256(path / CONFIG)
 
     def result(self) -> dict | None:
-        """What a finished run returned; None while it is not finished."""
+        """What a finished run returned; None while it is not finished.
+
+        Checkpoints of a finished run, which a kill may have left, are removed.
+        """
         file = self.path / RESULT
-        return json.loads(file.read_text()) if file.exists() else None
+        if not file.exists():
+            return None
+        if self.accelerator.is_main_process:
+            for path in self.path.glob("checkpoint-*"):
+                shutil.rmtree(path)
+        return json.loads(file.read_text())
 
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
         """Writes the state after an epoch into a new directory and renames it when whole.
@@ -225,8 +233,8 @@ class RunDir:
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
         return progress["history"], progress["best"]
 
-    def finish(self, result: dict) -> None:
-        """Puts the best weights and the result in place, and removes the checkpoint."""
+    def finish(self, result: dict) -> dict:
+        """Puts the best weights and the result in place, removes the checkpoint, and returns `result`."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             newest = self._checkpoints()[-1]
@@ -234,9 +242,8 @@ class RunDir:
                 with atomic(self.path / WEIGHTS) as partial:
                     shutil.copyfile(newest / "best.safetensors", partial)
                 write_json(self.path / RESULT, result | {"sha256": sha256(self.path / WEIGHTS)})
-            for path in self.path.glob("checkpoint-*"):  # a kill may have left more than one
-                shutil.rmtree(path)
         self.accelerator.wait_for_everyone()
+        return self.result()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(path for path in self.path.glob("checkpoint-*") if path.suffix != ".tmp")

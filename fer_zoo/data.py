@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import reason
+from .files import visible_files
 from .labels import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -171,12 +172,13 @@ def _read_hub(name: str) -> dict[str, _Rows]:
 
 
 def _read_folder(folder: Path) -> dict[str, _Rows]:
-    if parquet := sorted(folder.rglob("*.parquet")):
+    if parquet := visible_files(folder, {".parquet"}):
         return _read_parquet(folder, parquet)
-    if tables := [file for name in _CSV_FILES for file in sorted(folder.rglob(name))]:
+    csv_files = visible_files(folder, {".csv"})
+    if tables := [file for name in _CSV_FILES for file in csv_files if file.name == name]:
         return _read_csv(tables[0])
-    for root in (folder, *sorted(folder.glob("*/"))):
-        parts = {_SPLITS.get(child.name.lower()): child for child in sorted(root.glob("*/"))}
+    for root in (folder, *_visible_folders(folder)):
+        parts = {_SPLITS.get(child.name.lower()): child for child in _visible_folders(root)}
         if {"train", "test"} <= parts.keys():
             return _read_image_folders(parts)
     raise DataError(
@@ -292,12 +294,16 @@ def _from_csv_columns(table: pa.Table, source: str) -> dict[str, _Rows]:
     return splits
 
 
+def _visible_folders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*/")) if not path.name.startswith(".")]
+
+
 def _read_image_folders(parts: dict[str, Path]) -> dict[str, _Rows]:
     splits = defaultdict(_Rows)
     for part in filter(parts.get, COUNTS):
-        for class_folder in sorted(parts[part].glob("*/")):
+        for class_folder in _visible_folders(parts[part]):
             label = _index(class_folder.name, parts[part])
-            files = [file for file in class_folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES]
+            files = visible_files(class_folder, _IMAGE_SUFFIXES)
             files.sort(key=lambda file: (int(re.sub(r"\D", "", file.stem) or 0), file.name))
             prefixes = {file: file.stem.partition("_")[0].lower() for file in files}
             if set(prefixes.values()) <= {"training", "publictest", "privatetest"}:

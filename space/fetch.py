@@ -15,6 +15,8 @@ from .readers import new_file
 
 REDIRECTS = 5
 SECONDS = 30  # for all of a file
+# They hold an IPv4 address that a gateway asks for them, or are a site's own.
+CARRIERS = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "2002::/16", "fec0::/10")]
 
 
 async def fetch(url: str, limit: int) -> str:
@@ -58,7 +60,10 @@ async def _public(host: str) -> str:
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(place[0]) for *_, place in found]
-    if not all(address.is_global and not address.is_multicast for address in addresses):
+    if not all(
+        address.is_global and not address.is_multicast and not any(address in network for network in CARRIERS)
+        for address in addresses
+    ):
         raise ValueError(f"{host} is not public")
     return str(addresses[0])
 

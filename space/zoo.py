@@ -145,6 +145,9 @@ def choose(model: str) -> tuple[str, str]:
 
 
 def zoo_tab() -> None:
+    if not results():
+        gr.Markdown("What the models score is not part of this installation.")
+        return
     first = next(iter(results()))
     gr.HTML(table(), js_on_load=SORT, elem_id="zoo-table", apply_default_css=False)
     gr.Markdown(NOTES)

@@ -186,6 +186,18 @@ def test_lossy_parquet_is_flagged(monkeypatch, drawn):
     assert is_lossy(small("someone/fer2013"))
 
 
+def test_hidden_files_are_passed_over(tmp_path, drawn):
+    """Those that macOS and Jupyter leave behind."""
+    folder = write_named_folder(tmp_path / "fer", drawn)
+    for hidden in (".ipynb_checkpoints/", "train/.ipynb_checkpoints/", "train/angry/"):
+        (folder / hidden).mkdir(exist_ok=True)
+        (folder / hidden / "._im0.png").write_bytes(b"no picture")
+    (folder / "._more.parquet").write_bytes(b"no table")
+    (folder / ".old").mkdir()
+    (folder / ".old" / "fer2013.csv").write_text("no table")
+    assert same_content(small(folder), drawn)
+
+
 def test_public_test_comes_first_in_a_numbered_test_folder(tmp_path, drawn):
     folder = write_numbered_folder(tmp_path / "fer", drawn)
     published = COUNTS["validation"][1], COUNTS["test"][1]

@@ -196,6 +196,11 @@ def test_upload_cut_short_leaves_no_traceback(app):
 PUBLIC = "93.184.215.14"
 NAMES = {"photos.example": [PUBLIC], "both.example": [PUBLIC, "10.0.0.1"], "none.example": []}
 PRIVATE = ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "[fe80::1]", "224.0.0.1", "0x7f.1"]
+PRIVATE += [
+    "[64:ff9b::a00:1]",
+    "[2002:a00:1::]",
+    "[fec0::1]",
+]  # 10.0.0.1 by a gateway, twice, and a site's own
 
 
 @pytest.fixture

@@ -132,6 +132,14 @@ def test_weights_that_learnt_votes_are_judged_apart(tmp_path, monkeypatch):
     assert is_current(tmp_path / "figure.png", voted)
 
 
+def test_a_readme_without_the_marks_of_a_table_loses_nothing():
+    readme = report.README.read_text()
+    assert report.with_tables(readme) == readme
+    for mark in ("<!-- zoo -->", "<!-- /zoo -->"):
+        with pytest.raises(ValueError, match="lacks the marks <!-- zoo --> and <!-- /zoo -->"):
+            report.with_tables(readme.replace(mark, ""))
+
+
 def test_an_old_figure_is_found(tmp_path, monkeypatch):
     results = cards.load_results()[0]
     file = tmp_path / "figure.png"

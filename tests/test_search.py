@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from launch import ROOT, run
 
-from train import cards, flagship, lineage
+from fer_zoo.models import ModelError
+from train import cards, flagship, lineage, trials
 from train.files import RESULTS_DIR
 from train.networks import create_network
 from train.recipe import RecipeError, load_recipe, without_seed
-from train.search import load_search, table
+from train.search import load_search, steps, table
 
 SEARCH = """
 model = "fer_net_tiny"
@@ -86,6 +88,24 @@ def test_a_search_compares_with_its_base_and_goes_on_where_it_was(few, tmp_path)
     weights = tmp_path / "runs" / "base-3" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     assert run(*command).returncode == 0 and weights.stat().st_mtime_ns == before
+
+
+def test_trials_of_few_epochs_have_less_warm_up(tmp_path):
+    short = SEARCH.replace('"paper"', '"strong"')
+    search = load_search(write(tmp_path, short))
+    written = [step.options["recipe"] for step in steps(search, tmp_path, {}, [])]
+    assert [(r.epochs, r.warmup_epochs) for r in map(load_recipe, written)] == [(2, 1), (1, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("name", trials.__all__)
+def test_every_trial_learns(name):
+    model = create_network(name)
+    logits = model(torch.zeros(2, 1, 48, 48))
+    assert logits.shape[:2] == (2, 7)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(ModelError, match=f"{name} has no pretrained weights"):
+        create_network(name, pretrained=True)
 
 
 def test_every_training_of_the_flagship_has_a_folder_of_its_own(tmp_path):

@@ -130,11 +130,11 @@ def test_images_of_the_highest_loss_are_left_out():
     def of(logits: torch.Tensor, images: list[int]) -> torch.Tensor:
         return F.cross_entropy(logits[images], targets[images], reduction="sum")
 
-    torch.testing.assert_close(loss(logits, targets), of(logits, [1, 3]))
+    torch.testing.assert_close(loss(logits, targets), 2 * of(logits, [1, 3]))
     pair = torch.stack([logits, theirs], 2)
-    torch.testing.assert_close(loss(pair, targets), of(logits, [0, 2]) + of(theirs, [1, 3]))
+    torch.testing.assert_close(loss(pair, targets), 2 * (of(logits, [0, 2]) + of(theirs, [1, 3])))
     loss.begin(FORGET_EPOCHS // 2 - 1)  # half way there
-    torch.testing.assert_close(loss(logits, targets), of(logits, [1, 2, 3]))
+    torch.testing.assert_close(loss(logits, targets), 4 / 3 * of(logits, [1, 2, 3]))
 
 
 def test_a_pair_learns_side_by_side_with_all_that_a_step_may_do():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-START_LIMIT = 120  # seconds; generous, since other work may hold the machine
+START_LIMIT, STOP_LIMIT = 120, 20  # seconds; generous, since other work may hold the machine
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,9 @@ def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -
                     raise RuntimeError(f"app.py did not start:\n{log.read()}")
             yield AppProcess(url, time.perf_counter() - started, process, Path(log.name))
         finally:
-            process.kill()
-            process.wait()
+            process.terminate()  # it deletes what visitors left
+            try:
+                process.wait(timeout=STOP_LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -8,7 +8,6 @@ sound. The start of Python and the loading of the model are not counted.
 
 from __future__ import annotations
 
-import argparse
 import math
 import platform
 import statistics
@@ -30,19 +29,22 @@ from fer_zoo import Recognizer
 from fer_zoo.recognizer import default_model
 from fer_zoo.video import Timeline, analyze_video
 from train.app_process import ROOT
+from train.cli import create_parser, run
 from train.files import RESULTS_DIR, write_json
 
 SIZE, RATE = (1280, 720), 30
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = create_parser(__doc__)
     parser.add_argument("--model", help="default: the best installed")
     parser.add_argument("--faces", default="mtcnn", help="face detector (%(default)s)")
     parser.add_argument("--seconds", type=int, default=8, help="length of the clip (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many counts (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS_DIR / "benchmark-video.json")
     args = parser.parse_args()
+    if min(args.seconds, args.rounds) < 1:
+        raise ValueError("--seconds and --rounds must be at least 1")
     torch.set_num_threads(1)  # as `fer-zoo video` does
     recognizer = Recognizer(args.model, faces=args.faces)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +56,7 @@ def main() -> None:
     shown = len({point.frame for point in timeline.points}) / timeline.frames
     assert timeline.stride == timeline.faces == 1 and shown > 0.95, "the face was lost"
     result = {
-        "command": "python train/benchmark_video.py",
+        "command": " ".join(["python", "train/benchmark_video.py", *sys.argv[1:]]),
         "model": args.model or default_model(),
         "faces": args.faces,
         "clip": {"size": SIZE, "rate": RATE, "frames": timeline.frames},
@@ -106,4 +108,4 @@ def draw_clip(path: Path, seconds: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

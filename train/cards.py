@@ -290,7 +290,7 @@ def _seeds(arch: str, config: dict) -> str:
     """Mean, deviation and ensemble of several runs that differ from the file's in the seed, if there are."""
     found = [json.loads(file.read_text()) for file in sorted(RESULTS_DIR.glob(f"seeds-{arch}.*.json"))]
     own = (config.get("labels", "fer2013"), config.get("teacher"), without_seed(config["recipe"]))
-    alike = [row for row in found if (row["labels"], row["teacher"], row["recipe"]) == own]
+    alike = [row for row in found if (row["labels"], row["teacher"], without_seed(row["recipe"])) == own]
     if not alike:
         return ""
     results, seed = alike[0], config["recipe"]["seed"]

@@ -7,7 +7,7 @@ Each argument is a folder that `train/cv.py` filled, or a summary of one; those 
 models may be trained one after the other and on several machines. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52). The summaries are kept beside the comparison, the first seed's as cv-RECIPE.json.
+Machine Learning 52). The summaries are kept beside the comparison, the lowest seed's as cv-RECIPE.json.
 """
 
 import json
@@ -47,7 +47,7 @@ def corrected_interval(differences: list[float], folds: int) -> tuple[float, flo
 
 
 def join(summaries: list[dict]) -> list[dict]:
-    """One summary a seed, with the models of all that are of that seed, in the order of the first of each.
+    """One summary a seed, the lowest first, with the models of all that are of that seed.
 
     Args:
         summaries: What `train/cv.py` writes.
@@ -70,7 +70,7 @@ def join(summaries: list[dict]) -> list[dict]:
         if twice := sorted(models.keys() & summary["models"]):
             raise ValueError(f"{', '.join(twice)} of seed {seed} stands in two folders: give one of them")
         joined[seed] = joined.get(seed, summary) | {"models": models | summary["models"]}
-    return list(joined.values())
+    return [joined[seed] for seed in sorted(joined)]
 
 
 def _conditions(summary: dict) -> dict:

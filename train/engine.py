@@ -2,7 +2,8 @@
 
 The order of images, the augmentation and the learning rate come from (seed, fold, epoch, step) alone, and
 each step's gradient is the mean over the global batch, so that a run does not depend on how many processes
-share it, but for dropout, which each process draws, and BatchNorm on CPUs, where each process has its own.
+share it, but for dropout and stochastic depth, which each process draws, and BatchNorm on CPUs, where each
+process has its own.
 """
 
 import hashlib
@@ -113,6 +114,8 @@ def fit(
         },
         "hardware": describe(accelerator),
     }
+    if recipe.forget_rate and accelerator.num_processes > 1:
+        raise RunError("forget_rate compares the images of a whole batch: train in one process")
     if recipe.batch_size < accelerator.num_processes:
         raise RunError(f"batch_size is {recipe.batch_size}: {accelerator.num_processes} processes need more")
     with locked(out, accelerator):
@@ -360,7 +363,7 @@ def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | N
         for part in rows.split(max(1, batch)):
             x = images[part]
             if x.shape[2:] != size:
-                x = F.interpolate(x.float(), size, mode="bilinear", align_corners=False)
+                x = F.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
             logits.append(model(normalize(x, model.pretrained_cfg)).float())
     model.train(was_training)
     logits = torch.cat(logits)

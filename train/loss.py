@@ -9,7 +9,7 @@ FORGET_EPOCHS = 10  # over which the share of images left out grows, as in the p
 
 
 class Loss:
-    """Cross-entropy, summed over the images of a batch that are to be learnt from.
+    """Cross-entropy, summed over the images of a batch as if all were like those that are learnt from.
 
     Args:
         labels: int64 (N,), of all training images, on the device.
@@ -45,7 +45,7 @@ class Loss:
             return losses
         losses = losses.view(len(targets), -1)
         ranks = losses.detach().flip(1).argsort(0).argsort(0)
-        return torch.where(ranks < self.kept * len(targets), losses, 0).sum()
+        return torch.where(ranks < self.kept * len(targets), losses, 0).sum() / self.kept
 
 
 def class_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

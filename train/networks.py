@@ -53,6 +53,8 @@ def create_network(
     """
     check_name(name)
     known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if pretrained and not known.has_weights:
+        raise ModelError(f"{name} has no pretrained weights")
     size = input_size or 48
     if known.fixed_input_size and input_size is None and known.input_size[1] != size:
         fixed = known.input_size[1]

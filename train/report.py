@@ -230,6 +230,8 @@ def with_tables(readme: str) -> str:
         "speed": speed_table,
     }
     for name, table in tables.items():
+        if not 0 <= readme.find(f"<!-- {name} -->") < readme.find(f"<!-- /{name} -->"):
+            raise ValueError(f"README.md lacks the marks <!-- {name} --> and <!-- /{name} --> of a table")
         head, _, rest = readme.partition(f"<!-- {name} -->")
         _, _, tail = rest.partition(f"<!-- /{name} -->")
         readme = f"{head}<!-- {name} -->\n{table()}\n<!-- /{name} -->{tail}"

@@ -113,7 +113,9 @@ def steps(search: Search, out: Path, common: dict, teacher: list[Path]) -> list[
     for trial in search.trials:
         recipe = out / "recipes" / f"{trial.file_name}.toml"
         lines = [f"# {trial.name}", f"base = {json.dumps(search.recipe)}"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in search.change(trial).items()]
+        change = search.change(trial)
+        change |= {"warmup_epochs": load_recipe(search.recipe, **change).warmup_epochs}  # of few epochs less
+        lines += [f"{key} = {json.dumps(value)}" for key, value in change.items()]
         write_atomic(recipe, "\n".join(lines) + "\n")
         for seed in search.seeds:
             options = common | {"model": trial.model, "recipe": recipe, "seed": seed}

@@ -65,7 +65,7 @@ def test_onnx_figures_are_of_todays_weights():
 
 
 def test_bands_lie_about_eyes_and_mouth():
-    eyes, mouth = bands(np.array([[18.0, 36.0]]), 48)[0]
+    eyes, mouth = bands(np.array([[18.0, 36.0]]), 48, 1 / 3)[0]
     assert np.flatnonzero(eyes).tolist() == list(range(12, 24))
     assert np.flatnonzero(mouth).tolist() == list(range(30, 42))
 
@@ -99,7 +99,9 @@ def test_mean_maps_are_filled_up_from_train(source, tmp_path, monkeypatch):
     assert found["detector"] == "everyface"
     # of 40 faces a class and split; one of clean validation stands in train, and a map may be flat
     assert all(10 <= row["of_train"] <= row["faces"] <= 50 for row in found["shares"].values())
-    assert found["shares"]["happy"]["area_eyes"] == pytest.approx(100 * 10 / 48)
+    # of 16 rows between eyes and mouth, to either side of row 16: 4, 5 and 8
+    areas = [band["area_eyes"] for band in found["shares"]["happy"]["bands"]]
+    assert areas == pytest.approx([100 * rows / 48 for rows in (8, 10, 16)])
     assert is_current(out.with_suffix(".png"), found)
     with pytest.raises(ValueError, match=r"run python train/mean_gradcam\.py"):
         figures.need_faces(found, out.with_suffix(".png"))
@@ -264,9 +266,97 @@ def test_side_studies_decide_the_papers_claims(found, verdicts):
         f" (fer_cnn).** {verdict}: " in line for line, verdict in zip(judged[::2], verdicts, strict=True)
     )
     assert all(f" ({claims.BEST}).** Not measured yet" in line for line in judged[1::2])
-    assert "weight decay of 0.0001" in judged[0] and "the best of 20 epochs has 61.00 %" in judged[2]
+    assert "weight decay of 0.0001" in judged[0] and "the last five of 20 epochs have 61.00 %" in judged[2]
     both = claims.judge_studies({"fer_cnn": found, claims.BEST: found})
     assert len(both) == 6 and not any("Not measured yet" in line for line in both)
+
+
+def fold(confused: tuple[str, str] = ("sad", "neutral"), **recall: float) -> dict:
+    """Scores of a fold in which these two expressions are confused most."""
+    confusion = np.full((7, 7), 5)
+    one, two = map(EXPRESSIONS.index, confused)
+    confusion[one, two] += 10
+    return {"recall": dict.fromkeys(EXPRESSIONS, 60.0) | recall, "confusion": confusion.tolist()}
+
+
+def test_claims_about_expressions_hold_fold_by_fold():
+    folds = [fold(disgust=20.0, happy=80.0), fold(disgust=59.0, happy=71.0)]
+    mixed = [*folds, fold(disgust=61.0, happy=69.0, confused=("sad", "fear"))]
+    for judge, names, other in (
+        (claims._lowest, ["disgust"], ["fear"]),
+        (claims._only_over, ["happy"], ["happy", "neutral"]),
+        (claims._most_confused, ["neutral", "sad"], ["angry", "sad"]),
+    ):
+        assert judge(folds, *names)[0] is True
+        assert judge(folds, *other)[0] is False
+        assert judge(mixed, *names)[0] is None
+    assert claims._most_confused(folds, "angry", "sad")[1] == (
+        "angry and sad 20 times, sad and neutral 40 times, of 510 faces"
+    )
+    assert claims._lowest(folds, "disgust")[1].startswith("disgust (39.5 ± 27.6)")
+    counts = {"fear": 90, "disgust": 10, "happy": 200}
+    assert claims._underrepresented(counts, "disgust", "fear")[0] is True
+    assert claims._underrepresented(counts | {"fear": 95}, "disgust", "fear")[0] is False
+
+
+def seen(eyes: tuple[float, ...], mouth: tuple[float, ...]) -> dict:
+    """Shares of bands that are 25 % of the picture, each ± 1."""
+    bands = [{"eyes": e, "mouth": m} for e, m in zip(eyes, mouth, strict=True)]
+    even = {"area_eyes": 25.0, "area_mouth": 25.0}
+    return {"faces": 100, "bands": [band | even | {"eyes_ci95": 1.0, "mouth_ci95": 1.0} for band in bands]}
+
+
+def test_a_map_favours_a_band_whatever_its_width():
+    shares = {"sad": seen((30.0, 31.0), (20.0, 24.0)), "fear": seen((30.0, 25.0), (28.0, 28.0))}
+    assert claims._seen_at(shares, "sad", "eyes")[0] is True
+    assert claims._seen_at(shares, "sad", "mouth")[0] is False
+    assert claims._seen_at(shares, "fear", "eyes")[0] is None  # one band says yes, one no
+    assert claims._seen_at(shares, "fear", "mouth")[0] is None  # 1.12 ± 0.04
+    assert "the eyes 1.20 ± 0.04, 1.24 ± 0.04, the mouth" in claims._seen_at(shares, "sad", "eyes")[1]
+
+
+def test_the_share_of_a_map_in_a_band():
+    maps = np.zeros((2, 4, 3))
+    maps[0, 0, 1] = maps[1, 1, :2] = maps[1, 3, :2] = 1.0
+    maps /= maps.sum((1, 2), keepdims=True)
+    inside = np.array([[[True, False, False, False], [False, False, True, True]]] * 2)
+    found = train.mean_gradcam.shares_of(maps, inside)
+    assert (found["eyes"], found["area_eyes"]) == (50.0, 25.0)
+    assert (found["mouth"], found["area_mouth"]) == (25.0, 50.0)
+    assert found["eyes_ci95"] == pytest.approx(1.96 * 50 / np.sqrt(2))
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_papers_class_names_are_read_both_ways(shifted):
+    """Its surprise may be sad, its neutral surprise and its sad neutral."""
+    surprise, neutral, sad = ("sad", "surprise", "neutral") if shifted else ("surprise", "neutral", "sad")
+    best = [fold((sad, neutral), **{surprise: 36.0, "happy": 85.0, neutral: 75.0})] * 3
+    shares = {name: seen((25.0,), (25.0,)) for name in EXPRESSIONS} | {surprise: seen((40.0,), (20.0,))}
+    said = claims.judge_shift(best, shares)
+    holding = [line.split(" | ")[2 if shifted else 1] for line in said.splitlines()[2:6]]
+    assert all(cell.startswith("Holds: ") for cell in holding)
+    assert ("The shifted reading fits better" in said) == shifted
+    assert ("0 hold as written and 4 shifted" in said) == shifted
+
+
+def test_words_about_the_others_name_who_is_surely_ahead(monkeypatch):
+    def ours(model: str, accuracy: float, f1: float) -> dict:
+        return {"model": model, "splits": {"test": {"accuracy": accuracy, "macro_f1": f1, "n": 3589}}}
+
+    rows = [ours("fer_a.fer2013", 75.0, 70.0), ours("fer_b.fer2013", 66.0, 60.0), ours("fer_c.paper", 50, 40)]
+    peers = [
+        {"package": name, "weights": "default", "accuracy": a, "macro_f1": f}
+        for name, a, f in (("one", 65.0, 66.0), ("two", 60.0, 67.0))
+    ]
+    monkeypatch.setattr(report, "_of_labels", lambda labels: rows)
+    monkeypatch.setattr(report, "_peers", lambda: peers)
+    said = report._against_peers()
+    assert "The best of them have 65.0 % accuracy and 67.0 % macro-F1" in said
+    assert "More accurate are `fer_a.fer2013`, `fer_b.fer2013`; beyond chance" in said
+    assert "interval of the difference, `fer_a.fer2013`. Less accurate are `fer_c.paper`" in said
+    assert "Of higher macro-F1: `fer_a.fer2013`." in said
+    monkeypatch.setattr(report, "_of_labels", lambda labels: rows[2:])
+    assert "More accurate are none of ours" in report._against_peers()
 
 
 def test_differences_and_what_they_decide():

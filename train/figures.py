@@ -160,15 +160,17 @@ def draw_mean_maps(results: dict, means: dict[str, tuple[np.ndarray, ...]], file
             for edge in (band[0] - 0.5, band[-1] + 0.5):
                 axes.axhline(edge, color="white", linestyle=style, linewidth=1)
         row = results["shares"][name]
+        shown = row["bands"][results["shown"]]
         axes.set_title(name)
         count = f"n = {row['faces']}" + (f", {row['of_train']} of train" if row["of_train"] else "")
         shares = [
-            f"{part} {row[part]:.0f} % (even: {row[f'area_{part}']:.0f} %)" for part in ("eyes", "mouth")
+            f"{part} {shown[part]:.0f} % (even: {shown[f'area_{part}']:.0f} %)" for part in ("eyes", "mouth")
         ]
         axes.set_xlabel("\n".join([*shares, count]))
         axes.set(xticks=[], yticks=[])
     figure.suptitle(
-        f"Mean Grad-CAM of {results['model']} on the mean face of each expression, each in its own colours;\n"
+        f"Mean Grad-CAM of {results['model']} for its own label on the mean face of each expression of clean "
+        "validation, each in its own colours;\n"
         "its share in the bands of eyes (dashed) and mouth (dotted), and what an even map would have",
         fontsize=10,
     )

@@ -47,8 +47,11 @@ where it is so in every fold, and does not where it is so in none; recalls are m
 the folds. All else is *undecided* where the 95 % interval does not settle it: that of the paired folds
 (below) or, of a side study, which is one training each, that of the images, as if two networks had read
 different ones, which is cautious (Agresti and Caffo 2000, The American Statistician 54). A map is that of a
-face's own label, whether or not the network reads it; it favours a band about eyes or mouth, which is as wide
-as the picture, when {clearly} times the band's share of the picture lies in it.
+face's own label, whether or not the network reads it; it favours a band about eyes or mouth when {clearly}
+times the band's share of the picture lies in it, or more. Three bands are tried, which reach to either side
+by a quarter, a third and half of the way between eyes and mouth; where they disagree, nothing is decided.
+They are as wide as the picture, and a map has 12x12 cells: it cannot tell the corners of a mouth from its
+middle.
 
 {claims}
 

@@ -59,6 +59,9 @@ ANNOTATORS = (
 )
 VOTERS = "FER+'s ten\nannotators most often called by these seven words, and those often disagreed"
 
+UNMEASURED = """
+*Not measured*: when test was read the script did not give that figure yet, and test is read once."""
+
 CARD = """\
 # {model}
 
@@ -82,7 +85,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 | parameters | {parameters:,} |
 | multiply-adds | {gmacs:.3f} G a face |
 | one face, network alone | {latency} |
-| compute of its own trainings | {petaflop:.2f} PFLOP |
+| its own trainings | {petaflop:.2f} PFLOP{time} |
 | file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
 | labels, in order | {labels} |
 | temperature | {temperature} |
@@ -93,7 +96,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 
 ± is the 95 % interval. *Clean* leaves out the images that stand in the training split too, pixel for pixel.
 *Flipped too* averages the probabilities of a face and its mirror image; all else is a single forward. ECE has
-15 equal-width bins. Epoch {best} of {epochs} was chosen on {validation}. Test was read {reads}.
+15 equal-width bins. Epoch {best} of {epochs} was chosen on {validation}. Test was read {reads}.{unmeasured}
 
 | recall % | {header} |
 |---|{rule}|
@@ -158,7 +161,7 @@ def card(results: dict) -> str:
     arch, _, tag = results["model"].partition(".")
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
-    recipe = config.get("recipe_name") or RECIPES[tag][arch]
+    recipe = _recipe_name(results)
     votes, led_up_to = labels_of(results["run"]) == "ferplus", config.get("teacher") or config.get("start")
     about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
     validation = "clean validation" + (", by FER+'s majority" if votes else "")
@@ -178,12 +181,14 @@ def card(results: dict) -> str:
             _petaflop(results["gmacs"], settings, result)
             for settings in (config["recipe"], *_started_from(arch, tag, recipe))
         ),
+        time=_time(results),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
             else f"{results['temperature']:.3f}, fitted on {validation}; the weights hold it already"
         ),
         figures=_figures(results["splits"]) + _seeds(arch, config),
+        unmeasured=UNMEASURED if any("flip_accuracy" not in results["splits"][key] for key in SPLITS) else "",
         reads=_reads(results),
         header=" | ".join(EXPRESSIONS),
         rule="|".join(["--:"] * len(EXPRESSIONS)),
@@ -271,6 +276,39 @@ def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
     # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
     small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
     return 6 * gmacs * _seen(recipe, result) * (1 - small) / 1e6
+
+
+def minutes_of(results: dict) -> float | None:
+    """How long a file's own trainings took together; None where that of one is not known."""
+    arch, _, tag = results["model"].partition(".")
+    recipe = _recipe_name(results)
+    return _minutes(own_runs(arch, recipe)) if _reproducible(arch, tag, recipe) else None
+
+
+def _time(results: dict) -> str:
+    """`minutes_of` as text, and the hours of those before them that taught."""
+    arch, recipe, own = results["model"].partition(".")[0], _recipe_name(results), minutes_of(results)
+    if own is None:
+        return ""
+    every = _minutes([*needs(arch, recipe), (arch, recipe)])
+    taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
+    return f", {own:.0f} minutes{taught}"
+
+
+def _recipe_name(results: dict) -> str:
+    arch, _, tag = results["model"].partition(".")
+    return results["run"]["config"].get("recipe_name") or RECIPES[tag][arch]
+
+
+def _minutes(runs: list[tuple[str, str]]) -> float | None:
+    """Of runs, network and recipe, together; None where one of them left no record."""
+    known = {run: row["train_seconds"] for run, row in read_results("earlier_runs", {}).items()}
+    for tag, recipes in RECIPES.items():
+        for arch, recipe in recipes.items():
+            if results := read_results(f"{arch}.{tag}", {}):
+                known[f"{arch}-{recipe}"] = results["run"]["result"]["train_seconds"]
+    seconds = [known.get(f"{arch}-{recipe}") for arch, recipe in runs]
+    return None if None in seconds else sum(seconds) / 60
 
 
 def _latency(model: str) -> str:

@@ -12,6 +12,7 @@ from train.hardware import choose_precision, exact_fp32, keep_freed_memory
 from train.recipe import Recipe, load_recipe
 
 DEFAULT_DATA = Path("data/fer2013")
+KAGGLE = "challenges-in-representation-learning-facial-expression-recognition-challenge or msambare/fer2013"
 
 
 def create_parser(description: str) -> argparse.ArgumentParser:
@@ -38,8 +39,8 @@ def source_of(args: argparse.Namespace) -> str | Path:
     """
     if not args.data and not DEFAULT_DATA.exists():
         raise DataError(
-            f"where is FER2013? Put Kaggle's fer2013.csv or a folder of it at {DEFAULT_DATA}, "
-            "set $FER2013, or give --data a path or the id of a dataset on the Hub"
+            f"where is FER2013? Put fer2013.csv or the image folders into {DEFAULT_DATA}, a folder (Kaggle's "
+            f"{KAGGLE}), set $FER2013, or give --data a path or the id of a dataset on the Hub"
         )
     return args.data or DEFAULT_DATA
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.data import COUNTS
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train import robustness
-from train.cards import card, load_results
+from train.cards import card, load_results, minutes_of
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
@@ -33,13 +34,15 @@ from train.summary import cells, curves_of, unlike
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARDS_DIR = RESULTS_DIR.parent
 CURVES = "cv-paper.png"
+EPOCH = sum(COUNTS["train"])  # images
 
 
 def zoo_table() -> str:
     """A row for each weight file and other package, best accuracy on test first, and what they say."""
     rows = [
-        "| model | parameters | GMACs | ms by ONNX | test % | clean test % | test macro-F1 % |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| model | parameters | GMACs | ms by ONNX | minutes of training | test % | clean test % "
+        "| test macro-F1 % |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     found = []  # accuracy on test, and the row
     results = _of_labels("fer2013")
@@ -50,6 +53,7 @@ def zoo_table() -> str:
         text = (
             f"| [`{name}`](model_cards/{name}.md) | {row['parameters']:,} | {row['gmacs']:.3f} "
             f"| {f'{times[name]:.2f}' if name in times else ''} "
+            f"| {'' if (minutes := minutes_of(row)) is None else f'{minutes:.0f}'} "
             f"| {test['accuracy']:.2f} ± {test['accuracy_ci95']:.2f} "
             f"| {clean['accuracy']:.2f} ± {clean['accuracy_ci95']:.2f} | {test['macro_f1']:.2f} |"
         )
@@ -57,7 +61,7 @@ def zoo_table() -> str:
     for peer in _peers():
         half = half_interval(peer["accuracy"], results[0]["splits"]["test"]["n"])
         text = (
-            f"| *{peer_name(peer)}* | {peer['parameters']:,} | | | {peer['accuracy']:.1f} ± {half:.2f} | "
+            f"| *{peer_name(peer)}* | {peer['parameters']:,} | | | | {peer['accuracy']:.1f} ± {half:.2f} | "
             f"| {peer['macro_f1']:.1f} |"
         )
         found.append((peer["accuracy"], text))
@@ -150,18 +154,20 @@ def cv_table() -> str:
 def speed_table() -> str:
     """The training loop beside a plain one, a row for each device and model."""
     rows = [
-        "| hardware | model | ours, images/s | without compiled attention | plain loop | ours / model alone "
-        "| ... as a CUDA graph | ours / plain loop |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| hardware | model | ours, images/s | an epoch, s | without compiled attention | plain loop "
+        "| ours / model alone | ... as a CUDA graph | ours / plain loop | of peak FLOP/s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for file in sorted(RESULTS_DIR.glob("benchmark-[cg]pu.json")):
         for name, row in json.loads(file.read_text())["models"].items():
             speed = row["images_per_second"]
             eager = f"{speed['ours_eager']:,.0f}" if "ours_eager" in speed else ""
+            epoch = f"{EPOCH / speed['ours']:.1f}"
             graphed = f"{speed['ours'] / speed['alone_graphed']:.0%}" if "alone_graphed" in speed else ""
             rows.append(
-                f"| {row['hardware']} | `{name}` | {speed['ours']:,.0f} | {eager} | {speed['plain']:,.0f} "
-                f"| {row['ours_over_alone']:.0%} | {graphed} | {row['ours_over_plain']:.2f} |"
+                f"| {row['hardware']} | `{name}` | {speed['ours']:,.0f} | {epoch} | {eager} "
+                f"| {speed['plain']:,.0f} | {row['ours_over_alone']:.0%} | {graphed} "
+                f"| {row['ours_over_plain']:.2f} | {row['share_of_peak_flops']:.0%} |"
             )
     return "\n".join(rows)
 

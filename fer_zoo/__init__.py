@@ -3,23 +3,35 @@
 Importing this package registers the architectures in timm and does nothing else.
 """
 
+from importlib import import_module
+
 from timm import create_model
 
 from . import models
 from .labels import EXPRESSIONS
+from .models import ModelError
 
 __version__ = "0.1.0"
-__all__ = ["EXPRESSIONS", "Recognizer", "create_model", "load_image", "models"]
+__all__ = [
+    "EXPRESSIONS",
+    "DetectorError",
+    "ImageError",
+    "ModelError",
+    "Recognizer",
+    "create_model",
+    "load_image",
+    "models",
+]
+# Loaded on first use, so that `import fer_zoo` stays as light as `import timm`.
+_LAZY = {
+    "DetectorError": "faces",
+    "ImageError": "images",
+    "Recognizer": "recognizer",
+    "load_image": "images",
+}
 
 
 def __getattr__(name: str):
-    # Loaded on first use, so that `import fer_zoo` stays as light as `import timm`.
-    if name == "Recognizer":
-        from .recognizer import Recognizer
-
-        return Recognizer
-    if name == "load_image":
-        from .images import load_image
-
-        return load_image
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module 'fer_zoo' has no attribute {name!r}")

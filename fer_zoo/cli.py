@@ -23,7 +23,7 @@ from .faces import DETECTORS, square_face
 from .images import ImageError, image_files, load_image
 from .models import ModelError
 from .onnx_model import export_onnx, quantize_onnx
-from .recognizer import Recognizer, load_model
+from .recognizer import BACKENDS, PREFERRED, Recognizer, default_model, load_model
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "photos",
         nargs="+",
-        type=Path,
+        type=_path,
         metavar="PHOTO",
         help="image files, or folders that hold some at any depth",
     )
@@ -75,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(run=_predict)
 
     video = commands.add_parser("video", help="follow the faces of a clip and name their expressions")
-    video.add_argument("clip", type=Path, metavar="CLIP", help="mp4, mov, webm, mkv, avi or MPEG-TS")
-    video.add_argument("--out", type=Path, metavar="MP4", help="write the clip with its faces drawn in")
-    video.add_argument("--csv", type=Path, metavar="CSV", help="write a row for every face of every frame")
+    video.add_argument("clip", type=_path, metavar="CLIP", help="mp4, mov, webm, mkv, avi or MPEG-TS")
+    video.add_argument("--out", type=_path, metavar="MP4", help="write the clip with its faces drawn in")
+    video.add_argument("--csv", type=_path, metavar="CSV", help="write a row for every face of every frame")
     _add_model_options(video)
     video.add_argument(
         "--smoothing", type=float, default=0.6, help="of the probabilities, 0 (none) to below 1 (%(default)s)"
@@ -86,10 +86,10 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a model as ONNX, for programs without PyTorch")
     export.add_argument("model", metavar="MODEL", help="name or .safetensors file")
-    export.add_argument("--out", type=Path, required=True, metavar="ONNX", help="the file to write")
+    export.add_argument("--out", type=_path, required=True, metavar="ONNX", help="the file to write")
     export.add_argument(
         "--int8",
-        type=Path,
+        type=_path,
         metavar="FOLDER",
         help="in 8 bits; the folder holds a hundred or more cut-out faces, of which 512 calibrate it",
     )
@@ -100,10 +100,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    if text in ("", "-"):  # the folder here, and no stream: `./-` is a file
+        raise argparse.ArgumentTypeError(f"'{text}' is no file or folder")
+    return Path(text)
+
+
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name, .safetensors or .onnx file (default: the best installed)")
     parser.add_argument("--device", help="where it runs: cpu, cuda, mps, ... (default: cpu)")
-    parser.add_argument("--backend", default="torch", help="torch, or onnx, which is faster on a CPU")
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        choices=BACKENDS,
+        help="what runs the network; onnx is faster on a CPU, but exports it first, which takes seconds",
+    )
     parser.add_argument(
         "--faces", default="auto", choices=DETECTORS, help="face detector; 'whole': every picture is one face"
     )
@@ -114,7 +125,13 @@ def _predict(args: argparse.Namespace) -> int:
         recognizer = _recognizer(args)
     except ValueError as error:  # of the model, the detector, the device or the backend
         return _complain(error)
-    write = _write_json if args.json else _csv_writer(recognizer.labels) if args.csv else _write_text
+    write = (
+        _json_writer(args, recognizer)
+        if args.json
+        else _csv_writer(recognizer.labels)
+        if args.csv
+        else _write_text
+    )
     code = OK
     photos, empty = _photos(args.photos)
     for folder in empty:
@@ -153,11 +170,17 @@ def _video(args: argparse.Namespace) -> int:
             )
     except ValueError as error:  # of the model, the detector, the clip, a file or an option
         return _complain(error)
-    print(f"{args.clip}: {timeline.frames} frames, {timeline.faces} face{'s' * (timeline.faces != 1)}")
+    counts = {"frame": timeline.frames, "face": timeline.faces}
+    print(
+        f"{args.clip}: {', '.join(f'{count} {name}' + 's' * (count != 1) for name, count in counts.items())}"
+    )
     return OK
 
 
 def _export(args: argparse.Namespace) -> int:
+    if args.out.suffix != ".onnx":  # by which it is known when it is read
+        return _complain(f"'{args.out}' must end in .onnx.")
+    code, faces = OK, []
     try:
         model = load_model(args.model)
         if args.int8 is None:
@@ -167,13 +190,17 @@ def _export(args: argparse.Namespace) -> int:
             if not photos:
                 return _complain(f"There is no image in the folder '{args.int8}'.")
             # at the network's own size at once: photos may be large, and many
-            size = model.pretrained_cfg["input_size"][:0:-1]
+            _, height, width = model.pretrained_cfg["input_size"]
             mode = "L" if model.in_chans == 1 else "RGB"
-            spread = photos[:: -(-len(photos) // MOST_FACES)]  # over all folders
-            faces = [
-                square_face(load_image(photo)).convert(mode).resize(size, Resampling.BILINEAR)
-                for photo in spread
-            ]
+            for photo in photos[:: -(-len(photos) // MOST_FACES)]:  # over all folders
+                try:
+                    face = square_face(load_image(photo)).convert(mode)
+                except ImageError as error:
+                    code = _complain(error)
+                    continue
+                faces.append(face.resize((width, height), Resampling.BILINEAR))
+            if not faces:
+                return code
             if len(faces) < ENOUGH_FACES:
                 print(f"fer-zoo: {len(faces)} faces are few: give {ENOUGH_FACES} or more", file=sys.stderr)
             with TemporaryDirectory() as folder:
@@ -182,7 +209,7 @@ def _export(args: argparse.Namespace) -> int:
     except (ImageError, ModelError) as error:
         return _complain(error)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
-    return OK
+    return code
 
 
 def _recognizer(args: argparse.Namespace) -> Recognizer:
@@ -216,8 +243,13 @@ def _write_text(photo: Path, faces) -> None:
         print(f"{photo}: {face.marked} {face.confidence:.0%}, face at ({x1}, {y1}) to ({x2}, {y2})")
 
 
-def _write_json(photo: Path, faces) -> None:
-    print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]}))
+def _json_writer(args: argparse.Namespace, recognizer: Recognizer):
+    read_by = {"model": args.model or default_model(), "detector": type(recognizer.detector).__name__.lower()}
+
+    def write(photo: Path, faces) -> None:
+        print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]} | read_by))
+
+    return write
 
 
 def _csv_writer(labels: Sequence[str]):
@@ -239,11 +271,13 @@ def _csv_writer(labels: Sequence[str]):
 
 def _models(args: argparse.Namespace) -> int:
     print(f"{'model':24}{'parameters':>12}  {'input':10}weights")
+    default = next((name for name in PREFERRED if timm.get_pretrained_cfg(name).file), None)
     for name in timm.list_models("fer_*", pretrained=True):
         cfg = timm.get_pretrained_cfg(name)
         count = sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
         size = "x".join(map(str, cfg.input_size))
-        print(f"{name:24}{count:12,}  {size:10}{'installed' if cfg.file else 'on the Hub'}")
+        where = "installed" if cfg.file else "on the Hub"
+        print(f"{name:24}{count:12,}  {size:10}{where}{', the default' * (name == default)}")
     return OK
 
 

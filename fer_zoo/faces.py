@@ -165,7 +165,14 @@ class _PerThread(threading.local):
     """OpenCV's networks keep state while they run, so `create` makes every thread its own."""
 
     def __init__(self, create: Callable[[], Any]):
-        self.net = create()
+        self.create, self.net = create, create()
+
+    def __reduce__(self) -> tuple:
+        return _PerThread, (self.create,)  # another process makes its own
+
+
+def _create_yunet(path: str) -> cv2.FaceDetectorYN:
+    return cv2.FaceDetectorYN.create(path, "", (320, 320), YUNET_SCORE)
 
 
 class YuNet:
@@ -179,9 +186,8 @@ class YuNet:
     """
 
     def __init__(self, path: str | Path):
-        create = partial(cv2.FaceDetectorYN.create, str(path), "", (320, 320), YUNET_SCORE)
         try:
-            self._local = _PerThread(create)
+            self._local = _PerThread(partial(_create_yunet, str(path)))
             self.detect(np.zeros((320, 320, 3), np.uint8))  # other ONNX files load, too
         except cv2.error as error:
             raise DetectorError(f"'{path}' is not a YuNet file that OpenCV can read.") from error

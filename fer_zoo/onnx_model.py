@@ -106,6 +106,8 @@ class OnnxModel(nn.Module):
 
     def __init__(self, file: str | Path | bytes) -> None:
         super().__init__()
+        self._file = file
+        name = "This" if isinstance(file, bytes) else f"'{file}'"
         runtime = _module("onnxruntime")
         if not isinstance(file, bytes) and not os.path.isfile(file):
             raise ModelError(f"There is no model file '{file}'.")
@@ -116,13 +118,16 @@ class OnnxModel(nn.Module):
                 file if isinstance(file, bytes) else str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has a dozen kinds, all of them of its own
-            raise ModelError("This is not an ONNX file that can be read.") from error
+            raise ModelError(f"{name} is not an ONNX file that can be read.") from error
         meta = self.session.get_modelmeta().custom_metadata_map
         if not set(META) <= meta.keys():
-            raise ModelError("This ONNX file does not say what faces it takes, as those of fer-zoo do.")
+            raise ModelError(f"{name} does not say what faces it takes, as ONNX files of fer-zoo do.")
         self.pretrained_cfg: dict[str, Any] = {key: json.loads(meta[key]) for key in META}
         self.in_chans = self.pretrained_cfg["input_size"][0]
         self.num_classes = len(self.pretrained_cfg["label_names"])
+
+    def __reduce__(self) -> tuple:
+        return OnnxModel, (self._file,)  # onnxruntime's session cannot go to another process
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float32 (B, C, H, W) on the CPU -> logits, float32 (B, classes)."""

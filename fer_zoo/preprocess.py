@@ -40,6 +40,9 @@ def to_input(
 
     Returns:
         float32 (N, C, H, W), of the cfg's size, resized by its interpolation where the image has another one.
+
+    Raises:
+        ValueError: An image is of another kind, such as floats of 0 to 1.
     """
     cfg = model if isinstance(model, Mapping) else model.pretrained_cfg
     chans, height, width = cfg["input_size"]
@@ -47,7 +50,14 @@ def to_input(
     mode, resample = ("L" if chans == 1 else "RGB"), str_to_pil_interp(cfg["interpolation"])
     pixels = np.empty((len(images), height, width, chans), np.uint8)
     for row, image in zip(pixels, images, strict=True):
-        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        if not isinstance(image, Image.Image):
+            if image.dtype != np.uint8:
+                raise ValueError(
+                    f"Arrays must be uint8, not {image.dtype}; `load_image` reads those of bool."
+                )
+            image = Image.fromarray(image)
+        if image.mode[0] in "IF":  # of more than 8 bits, which PIL would cut off
+            raise ValueError(f"Images must have 8 bits, not mode {image.mode}; `load_image` makes them so.")
         image = image.convert(mode)
         if image.size != (width, height):
             image = image.resize((width, height), resample)

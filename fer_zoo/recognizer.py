@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .errors import reason
-from .faces import Detection, FaceDetector, crop_face, get_detector
+from .faces import Detection, DetectorError, FaceDetector, crop_face, get_detector
 from .gradcam import flat_maps, gradcam, scale_maps
 from .images import ImageSource, load_image
 from .models import ModelError, create_face_model, label_names
@@ -104,7 +104,7 @@ class Explanation:
     Attributes:
         maps: Expression -> (H, W) float32 at the size of the model's input, 0..1, where 1 is the strongest
             place of all expressions together, so that they compare.
-        flat: The expressions whose map points nowhere: no place of this face speaks for them.
+        flat: The expressions whose map points nowhere: no place of this face speaks for them, or all alike.
     """
 
     maps: dict[str, np.ndarray]
@@ -114,7 +114,8 @@ class Explanation:
 class Recognizer:
     """Finds faces and names their expressions.
 
-    A call changes nothing in the recogniser, so one may be used from many threads at once.
+    A call changes nothing in the recogniser, so one may be used from many threads at once; it can be pickled
+    for other processes.
 
     Attributes:
         model: The network.
@@ -129,8 +130,9 @@ class Recognizer:
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
         faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
         device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
-        backend: "torch", or "onnx" to run the model by onnxruntime, two to three times as fast for one face
-            on a CPU; it then cannot be explained. An `.onnx` file runs so in any case.
+        backend: "torch", or "onnx" to run the network by onnxruntime, up to three times as fast for one face
+            on a CPU; it is exported first, which takes seconds, and then cannot be explained. An `.onnx` file
+            runs so in any case.
 
     Raises:
         ModelError: No such model, its weights cannot be had, or it has no names for its classes.
@@ -159,6 +161,10 @@ class Recognizer:
                 raise ValueError(f"An ONNX model runs on the CPU, not on '{device}': leave the device out.")
             self.model.to(_device(device))
         self.detector = get_detector(faces) if isinstance(faces, str) else faces
+        if not hasattr(self.detector, "detect"):
+            raise DetectorError(
+                f"A face detector is a name or has a `detect` method, and {faces!r} has none."
+            )
 
     def __call__(self, images: ImageSource | Sequence[ImageSource]) -> list[Face] | list[list[Face]]:
         """Find and read all faces.
@@ -246,10 +252,10 @@ class Recognizer:
         return explanations
 
     def _batches(self, crops: Sequence[Image.Image]):
-        device = next(self.model.parameters(), torch.empty(0)).device  # ONNX models have no parameters
-        size = BATCH_SIZE.get(device.type, 64)
+        like = next(self.model.parameters(), torch.empty(0))  # ONNX models have no parameters
+        size = BATCH_SIZE.get(like.device.type, 64)
         for start in range(0, len(crops), size):
-            yield to_input(crops[start : start + size], self.model).to(device)
+            yield to_input(crops[start : start + size], self.model).to(like)
 
     def _probs(self, crops: Sequence[Image.Image]) -> np.ndarray:
         with torch.inference_mode():
@@ -277,6 +283,16 @@ def load_model(model: str | Path | nn.Module) -> nn.Module:
     return loaded.to(memory_format=torch.channels_last)
 
 
+def _hint(name: str, known: Sequence[str]) -> str:
+    """What may be meant by a name that is none."""
+    if Path(name).suffix in (".pt", ".pth", ".bin", ".ckpt") or os.path.isfile(name):
+        return "a model file ends in .safetensors or .onnx."
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if "/" in name:
+        return f"a model of the Hub is named 'hf-hub:{name}', a file ends in .safetensors or .onnx."
+    return f"did you mean {' or '.join(near)}?" if near else "`fer-zoo models` lists them."
+
+
 def default_model() -> str:
     """Name of the first preferred model whose weights are installed.
 
@@ -293,8 +309,7 @@ def _load_named(name: str) -> nn.Module:
     if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         known = timm.list_models("fer_*") + timm.list_models("fer_*", pretrained=True)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
-            raise ModelError(f"There is no model '{name}'; did you mean {' or '.join(near)}?")
+            raise ModelError(f"There is no model '{name}'; {_hint(name, known)}")
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds

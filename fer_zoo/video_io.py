@@ -97,6 +97,9 @@ class VideoReader:
         self._name = _name(source)
         with ExitStack() as stack:  # nothing stays open if a check fails
             file = stack.enter_context(_open(source)) if isinstance(source, (str, os.PathLike)) else source
+            if not hasattr(file, "seek"):
+                kind = type(source).__name__
+                raise VideoError(f"A clip can be a path or a binary file that can seek, not {kind}.")
             self._size = max(1, file.seek(0, os.SEEK_END))
             file.seek(0)
             try:

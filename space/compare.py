@@ -69,9 +69,11 @@ def compare(
         return [NO_FACE, None, None]
     small = crop.resize((FACE_SIZE, FACE_SIZE))
     answers = [ask(model, crop, small) for model in MODELS]
-    label, votes = Counter(answer.face.label for answer in answers).most_common(1)[0]
-    which = "The largest face" if count > 1 else "The face"
-    found = f"{which}: {votes} of {len(answers)} models say **{label}**."
+    votes = Counter(answer.face.label for answer in answers)
+    most = max(votes.values())
+    labels = ", as many ".join(f"**{label}**" for label in votes if votes[label] == most)
+    which = "The picture as one face" if whole else "The largest face" if count > 1 else "The face"
+    found = f"{which}: {most} of {len(answers)} models say {labels}."
     comparison = Comparison(path, whole, answers)
     return [found, comparison, show(comparison, expression)]
 

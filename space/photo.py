@@ -68,7 +68,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         recognizer(model).explain(faces),
         shown.width / image.width,
     )
-    found = "1 face found."
+    found = "Read as one face: none was looked for." if whole else "1 face found."
     if len(faces) > 1:
         most = "The largest " if len(faces) == MAX_FACES else ""
         found = f"{most}{len(faces)} faces found. Choose one below, or click on it."

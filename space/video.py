@@ -64,7 +64,7 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
     except gr.Error as error:
         return nothing(error.message)
     faces = sorted({point.face for point in timeline.points})
-    found = f"{timeline.frames:,} frames, {timeline.seconds:.1f} seconds, "
+    found = f"{timeline.frames:,} frame{'s' * (timeline.frames != 1)}, {timeline.seconds:.1f} seconds, "
     found += f"{timeline.faces} face{'s' * (timeline.faces != 1)}." if timeline.faces else "no face found."
     return [
         found,

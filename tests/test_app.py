@@ -12,6 +12,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -171,13 +172,25 @@ def test_compare_keeps_one_small_face_and_says_what_photo_says(examples, tmp_pat
     with Image.open(examples / "astronaut.jpg") as photo:
         photo.crop((160, 50, 290, 180)).resize((1500, 1500)).save(tmp_path / "face.png")
     path = str(tmp_path / "face.png")
-    _, comparison, _ = compare(path, True, OWN, None, None)
+    found, comparison, _ = compare(path, True, OWN, None, None)
+    assert re.match(rf"The picture as one face: \d+ of {len(MODELS)} models say \*\*", found)
     kept = comparison.answers[0].face.crop
     assert kept.size == (FACE_SIZE, FACE_SIZE)
     for answer in comparison.answers:
         assert answer.face.crop is kept
         (read,) = read_photo(path, answer.model, whole=True)[1]
         assert answer.face.probs == pytest.approx(read.probs, abs=1e-6)
+
+
+def test_compare_names_all_answers_that_tie(examples, monkeypatch):
+    labels = iter(["sad", "happy"] * len(MODELS))
+    monkeypatch.setattr(
+        "space.compare.ask", lambda *_: SimpleNamespace(face=SimpleNamespace(label=next(labels)))
+    )
+    monkeypatch.setattr("space.compare.show", lambda *_: "")
+    found, *_ = compare(str(examples / "astronaut.jpg"), False, OWN, None, None)
+    half = len(MODELS) // 2
+    assert found == f"The face: {half} of {2 * half} models say **sad**, as many **happy**."
 
 
 def test_files_below_a_linked_folder_are_uploads(tmp_path, monkeypatch):

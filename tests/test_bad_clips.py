@@ -93,6 +93,12 @@ def test_what_cannot_be_read_gets_a_sentence(whole, tmp_path, make, words):
     assert out.read_text() == "older" and not table.exists() and not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.mark.parametrize("source", [b"bytes", 0, None])
+def test_what_is_no_clip_at_all_gets_a_sentence(whole, tmp_path, source):
+    with pytest.raises(VideoError, match="a path or a binary file that can seek, not"):
+        analyze_video(source, whole, csv=tmp_path / "out.csv")
+
+
 def test_a_cut_webm_is_read_as_far_as_it_goes(whole, tmp_path):
     clip = write_clip(tmp_path / "clip.webm", moving(50))
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 9 // 10])

@@ -69,6 +69,7 @@ def test_json_lines(predict):
     assert code == 0
     photos = [json.loads(line) for line in out.splitlines()]
     assert [photo["photo"] for photo in photos] == [str(ASTRONAUT)] * 2
+    assert Path(photos[0]["model"]).name == "model.safetensors" and photos[0]["detector"] == "mtcnn"
     (face,) = photos[0]["faces"]
     assert tuple(face["probs"]) == EXPRESSIONS
     assert face["confidence"] == max(face["probs"].values())
@@ -122,7 +123,6 @@ def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
     [
         (["--model", "fer_cban"], "did you mean fer_cbam"),
         (["--model", "gone.safetensors"], "no model file 'gone.safetensors'"),
-        (["--backend", "tpu"], "there are torch and onnx"),
         (["--model", "a" * 300 + ".safetensors"], "no model file 'aaa"),
         (["--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["--device", "privateuseone"], "device 'privateuseone' cannot be used"),
@@ -138,7 +138,16 @@ def test_bad_models(capsys, args, words):
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["predict"], ["predict", "x", "--json", "--csv"], ["predict", "x", "--faces", "z"]]
+    "args",
+    [
+        [],
+        ["predict"],
+        ["predict", ""],  # an unset variable of a shell's, not the folder here
+        ["predict", "x", "--json", "--csv"],
+        ["predict", "x", "--faces", "z"],
+        ["predict", "x", "--backend", "tpu"],
+        ["video", "x", "--csv", "-"],
+    ],
 )
 def test_wrong_use(capsys, args):
     with pytest.raises(SystemExit) as exit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,11 @@ def overlap(a, b) -> float:
     height = min(a[3], b[3]) - max(a[1], b[1])
     both = max(0, width) * max(0, height)
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def test_a_detector_goes_to_another_process(detector, astronaut):
+    again = pickle.loads(pickle.dumps(detector))
+    assert [face.box for face in again.detect(astronaut)] == [face.box for face in detector.detect(astronaut)]
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1, 2, 6])

@@ -114,6 +114,10 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     assert cli.main(["export", "fer_cnn", "--out", str(out)]) == 0
     assert cli.main(["export", "fer_cnn", "--out", str(small), "--int8", str(folder)]) == 0
     assert "20 faces are few: give 100 or more" in capsys.readouterr().err
+    (folder / "bad.png").write_text("no picture")
+    small.unlink()
+    assert cli.main(["export", "fer_cnn", "--out", str(small), "--int8", str(folder)]) == 2
+    assert "bad.png' is not an image" in capsys.readouterr().err and small.exists()
     assert small.stat().st_size < out.stat().st_size
     assert (
         cli.main(["predict", str(folder / "0.png"), "--model", str(out), "--faces", "whole", "--json"]) == 0
@@ -121,6 +125,7 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["faces"]
     for bad, says in (
         (("fer_cnm", "--out", str(out)), "did you mean fer_cnn"),
+        (("fer_cnn", "--out", str(tmp_path / "model.bin")), "must end in .onnx"),
         (("fer_cnn", "--out", str(tmp_path / "no" / "model.onnx")), "cannot be written"),
         (("fer_cnn", "--out", str(out / "model.onnx")), "cannot be written"),
         ((str(out), "--out", str(small)), "ONNX already"),

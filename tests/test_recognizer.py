@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -227,12 +229,63 @@ def test_bad_model_files(tmp_path):
         ("fer_cban", "fer_cbam"),
         ("fercnn", "fer_cnn"),
         ("fer_cbam.papr", "fer_cbam.paper"),
-        ("?", "fer_resnet"),
     ],
 )
 def test_unknown_names_get_the_nearest(name, near):
     with pytest.raises(ModelError, match=f"no model '{re.escape(name)}'; did you mean .*{re.escape(near)}"):
         Recognizer(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("?", "`fer-zoo models` lists them"),
+        ("me/fer_cbam.paper", "a model of the Hub is named 'hf-hub:me/fer_cbam.paper'"),
+        ("fer_cbam.pth", "a model file ends in .safetensors or .onnx"),
+        (str(ASTRONAUT), "a model file ends in .safetensors or .onnx"),
+    ],
+)
+def test_what_is_no_name_gets_advice(name, says):
+    with pytest.raises(ModelError, match=f"no model '{re.escape(name)}'; {re.escape(says)}"):
+        Recognizer(name)
+
+
+def test_what_finds_no_faces_is_no_detector(model):
+    with pytest.raises(fer_zoo.DetectorError, match="None has none"):
+        Recognizer(model, faces=None)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((9, 9), np.float32),
+        np.zeros((9, 9), np.uint16),
+        Image.new("I;16", (9, 9)),
+        Image.new("F", (9, 9)),
+    ],
+)
+def test_input_of_other_than_8_bits_is_refused(model, image):
+    with pytest.raises(ValueError, match=r"must be uint8|must have 8 bits"):
+        to_input([image], model)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_recognizer_goes_to_another_process(backend):
+    recognizer = Recognizer("fer_cnn", faces="mtcnn", backend=backend)
+    again = pickle.loads(pickle.dumps(recognizer))
+    (face,), (same,) = recognizer(ASTRONAUT), again(ASTRONAUT)
+    assert face.to_dict() == same.to_dict()
+    assert again.sure_from == recognizer.sure_from and again.labels == recognizer.labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_of_half_precision_reads_faces(dtype):
+    recognizer = Recognizer("fer_cnn", faces="whole")
+    (exact,) = recognizer(ASTRONAUT)
+    recognizer.model.to(dtype)
+    (face,) = recognizer(ASTRONAUT)
+    assert face.label == exact.label and face.confidence == pytest.approx(exact.confidence, abs=0.02)
+    assert recognizer.explain(face).maps.keys() == exact.probs.keys()
 
 
 def test_weights_that_cannot_be_had(monkeypatch):

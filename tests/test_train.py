@@ -374,6 +374,8 @@ def test_every_picture_of_a_class_is_learnt(tmp_path):
         ("fit", ("--model", "fer_cnn", "--data", "nowhere", "--recipe", "papier"), "no recipe 'papier'"),
         ("fit", ("--input-size", "-5"), "must be at least 1, not -5"),
         ("package", ("nowhere", "--tag", "paper"), "not a finished run"),
+        ("package", ("nowhere", "--tag", "a b/c"), "--tag must be one word"),
+        ("fit", ("--images", "faces", "--data", "fer2013"), "two sources of faces"),
         (
             "evaluate",
             ("--model", "no.ne", "--data", "x", "--split", "test"),

@@ -10,6 +10,7 @@ Hub or as ONNX, has calibrated logits. The file goes into the zoo's folder, or w
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -119,6 +120,8 @@ def main() -> None:
     parser.add_argument("--data", help="FER2013, to calibrate the probabilities on its clean validation")
     parser.add_argument("--folder", type=Path, default=WEIGHTS_DIR, help="where the file goes")
     args = parser.parse_args()
+    if not re.fullmatch(r"[\w-]+", args.tag):
+        raise ValueError(f"--tag must be one word of letters, digits, - and _, not {args.tag!r}")
     # what goes into the zoo is calibrated on the real data
     data = load_data(args, strict=args.folder.resolve() == WEIGHTS_DIR) if args.data else None
     path = package(args.run, args.tag, args.folder, data)

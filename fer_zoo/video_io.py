@@ -82,6 +82,7 @@ class VideoReader:
 
     Attributes:
         rate: Frames a second on average, as the file says, or a guess.
+        start: Seconds that the file gives its first frame.
         progress: How much of the file was read, 0..1.
         sound: The stream of the sound, or None.
 
@@ -218,7 +219,7 @@ class VideoWriter:
 
     Args:
         path: The file to write.
-        reader: The clip that the frames come from: it gives the rate.
+        reader: The clip that the frames come from: it gives rate, start and sound.
 
     Raises:
         OSError: The file cannot be written.

@@ -48,6 +48,7 @@ cutmix = 1.0
 blur = 1.0
 noise = 0.1
 erasing = 0.3
+sam = 0.05
 ema = 0.9
 """
 

@@ -248,6 +248,10 @@ def test_a_gallery_is_drawn_of_the_test_split(source, tmp_path):
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=2) > 30).mean() > 0.01  # heat maps are colourful
     before = file.read_bytes()
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"never scored")
+    refused = run_here(*command, other)
+    assert refused.returncode == 2 and "test was never read for other.safetensors" in refused.stderr
     refused = run_here(*command, "fer_cmn.fer2013")
     assert refused.returncode == 2 and "fer_cnn" in refused.stderr and file.read_bytes() == before
 

@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(source, tmp_path):
     out = tmp_path / "run"
     done = interrupt(fit_args(source, out), out, signal.SIGINT)
     assert done.returncode == 130
-    assert "goes on where it was" in done.stderr and "Traceback" not in done.stderr
+    assert "interrupted: a training" in done.stderr and "Traceback" not in done.stderr
     assert "resuming" in run_here(*fit_args(source, out)).stdout
 
 

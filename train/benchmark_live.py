@@ -84,7 +84,7 @@ def open_browser(playwright, camera: Path):
 
 
 def start_recording(page) -> None:
-    """Click until the camera runs; after a recording's time is up, the button is there again."""
+    """Click the button, which is there again after a recording's time is up."""
     page.get_by_text("Record", exact=True).click()
 
 

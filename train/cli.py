@@ -102,5 +102,5 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        print("interrupted: a training or search goes on where it was by the same command", file=sys.stderr)
         sys.exit(130)

@@ -4,6 +4,7 @@
 
 Each split is scored twice: whole, and clean of the images that stand in train too. Test is a release gate:
 every read is logged, and a second weight file under the same name is refused without a written reason.
+train/verify.py repeats those of the zoo.
 """
 
 import argparse
@@ -149,6 +150,21 @@ def check_test_read(name: str, digest: str, reason: str | None, folder: Path) ->
     if other and not reason:
         raise EvaluationError(
             f"test was read for {len(other)} other file(s) called {name}: give a --reason, which is logged"
+        )
+
+
+def need_test_read(weights: Path) -> None:
+    """Refuses a weight file for which test was never read.
+
+    Raises:
+        EvaluationError: Neither the zoo's log has it, nor one beside it.
+    """
+    logs = [folder / TEST_READS for folder in (RESULTS_DIR, weights.parent)]
+    lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+    if sha256(weights) not in {json.loads(line)["sha256"] for line in lines}:
+        raise EvaluationError(
+            f"test was never read for {weights.name}: python train/evaluate.py --split test --results "
+            f"{weights.parent} does, and logs it"
         )
 
 

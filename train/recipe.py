@@ -22,7 +22,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults are the plainest choice; a recipe file names every value that it relies on.
+    """Defaults are the plainest choice; a recipe file names what it relies on, but for erasing's scale.
 
     Attributes:
         epochs: Passes over the training images.

@@ -23,7 +23,7 @@ from train.cards import card, load_results, minutes_of
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.curves import draw_curves
-from train.evaluate import judged, labels_of, learnt, weight_file
+from train.evaluate import judged, labels_of, learnt, need_test_read, weight_file
 from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
 from train.files import RESULTS_DIR, read_results, write_atomic
@@ -299,7 +299,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.gallery:
         data = load_data(args, strict=False)
-        labels = truth(data, "test", learnt(weight_file(args.model)))
+        weights = weight_file(args.model)
+        need_test_read(weights)  # a picture of what is wrong on test is a look at it
+        labels = truth(data, "test", learnt(weights))
         draw_gallery(args.model, data["test"].images, labels, args.gallery)
         print(f"written: {args.gallery}")
         return 0

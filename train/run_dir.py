@@ -2,7 +2,7 @@
 
 config.json        everything that determines the result; another config is refused
 history.jsonl      a line an epoch
-checkpoint-NNN/    the state after epoch NNN, complete or absent; only the newest is kept
+checkpoint-NNNN/   the state after epoch NNNN, complete or absent; only the newest is kept
 model.safetensors  the weights of the best epoch
 result.json        what `fit` returns, and the weights' sha256; written last: then the run is finished
 lock               held by the process that writes, and free once that ends in whatever way

@@ -4,7 +4,7 @@
     -> residual blocks 64x24x24, 128x12x12, 256x6x6 -> global average pool -> 7
 
 A block is He et al.'s basic block (arXiv:1512.03385): two 3x3 convolutions with BatchNorm around a shortcut,
-which is a 1x1 convolution where width or resolution changes. What the paper leaves open:
+which is a 1x1 convolution, as the width changes in each. What the paper leaves open:
 - A 2x2 maximum follows the first convolution, as in He et al.'s stem. Without it the last block would see
   about 27 of the 48 pixels before the average, with it nearly the whole face, at a quarter of the cost.
 - The second and third block halve the resolution in their first convolution.

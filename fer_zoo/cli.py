@@ -244,7 +244,8 @@ def _write_text(photo: Path, faces) -> None:
 
 
 def _json_writer(args: argparse.Namespace, recognizer: Recognizer):
-    read_by = {"model": args.model or default_model(), "detector": type(recognizer.detector).__name__.lower()}
+    found_by = type(recognizer.detector).__name__.lower() if args.faces == "auto" else args.faces
+    read_by = {"model": args.model or default_model(), "detector": found_by}
 
     def write(photo: Path, faces) -> None:
         print(json.dumps({"photo": str(photo), "faces": [face.to_dict() for face in faces]} | read_by))

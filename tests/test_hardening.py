@@ -197,6 +197,7 @@ PUBLIC = "93.184.215.14"
 NAMES = {"photos.example": [PUBLIC], "both.example": [PUBLIC, "10.0.0.1"], "none.example": []}
 PRIVATE = ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "[fe80::1]", "224.0.0.1", "0x7f.1"]
 PRIVATE += [
+    "[::7f00:1]",
     "[64:ff9b::a00:1]",
     "[2002:a00:1::]",
     "[fec0::1]",

@@ -41,6 +41,7 @@ def test_every_recipe_loads(name):
         ('lr = "fast"', "lr must be a number"),
         ("lr = true", "lr must be a number"),
         ("ema = 0.9\nlate_average = 0.5", "one must be 0"),
+        ("forget_rate = 0.1\nclass_weights = true", "would leave out rare classes"),
         ("forget_rate = 1.0", "forget_rate must be at least 0 and below 1"),
         ("class_weights = 1", "class_weights must be true or false"),
         ("epochs = 2.5", "epochs must be a whole number"),

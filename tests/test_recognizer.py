@@ -241,6 +241,8 @@ def test_unknown_names_get_the_nearest(name, near):
     [
         ("?", "`fer-zoo models` lists them"),
         ("me/fer_cbam.paper", "a model of the Hub is named 'hf-hub:me/fer_cbam.paper'"),
+        ("/somewhere/fer_cbam", "a model file ends in .safetensors or .onnx"),
+        (str(PHOTOS), f"a folder as the Hub has them is named 'local-dir:{PHOTOS}'"),
         ("fer_cbam.pth", "a model file ends in .safetensors or .onnx"),
         (str(ASTRONAUT), "a model file ends in .safetensors or .onnx"),
     ],
@@ -265,7 +267,7 @@ def test_what_finds_no_faces_is_no_detector(model):
     ],
 )
 def test_input_of_other_than_8_bits_is_refused(model, image):
-    with pytest.raises(ValueError, match=r"must be uint8|must have 8 bits"):
+    with pytest.raises(ValueError, match=r"must be PIL's or uint8|must have 8 bits"):
         to_input([image], model)
 
 

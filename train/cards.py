@@ -275,7 +275,8 @@ def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
     """Of a training: backward is twice forward, and a multiply-add two operations."""
     # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
     small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
-    return 6 * gmacs * _seen(recipe, result) * (1 - small) / 1e6
+    passes = 2 if recipe.get("sam") else 1
+    return passes * 6 * gmacs * _seen(recipe, result) * (1 - small) / 1e6
 
 
 def minutes_of(results: dict) -> float | None:

@@ -126,6 +126,7 @@ def fit(
             accelerator.free_memory()
             trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
             result = _train(trainer, validation, run, config)
+        run.remove_checkpoints()
         model.load_state_dict(read_weights(out))
     return result
 
@@ -183,7 +184,8 @@ def _train(trainer: "Trainer", validation: Split, run: RunDir, config: dict) -> 
         "validation_images": len(validation),
         "train_seconds": seconds,
     }
-    return run.finish(result)
+    run.finish(result)
+    return result
 
 
 class Trainer:

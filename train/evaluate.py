@@ -162,9 +162,11 @@ def need_test_read(weights: Path) -> None:
     logs = [folder / TEST_READS for folder in (RESULTS_DIR, weights.parent)]
     lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
     if sha256(weights) not in {json.loads(line)["sha256"] for line in lines}:
+        ours = weights.resolve().parent == WEIGHTS_DIR
+        command = f"--model {weights.stem}" if ours else f"--model {weights} --results {weights.parent}"
         raise EvaluationError(
-            f"test was never read for {weights.name}: python train/evaluate.py --split test --results "
-            f"{weights.parent} does, and logs it"
+            f"test was never read for {weights.name}: python train/evaluate.py {command} --split test does, "
+            "and logs it"
         )
 
 

@@ -45,7 +45,8 @@ class Loss:
             return losses
         losses = losses.view(len(targets), -1)
         ranks = losses.detach().flip(1).argsort(0).argsort(0)
-        return torch.where(ranks < self.kept * len(targets), losses, 0).sum() / self.kept
+        count = (self.kept * len(targets)).round().clamp(min=1)
+        return torch.where(ranks < count, losses, 0).sum() * (len(targets) / count)
 
 
 def class_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

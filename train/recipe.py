@@ -60,8 +60,9 @@ class Recipe:
         sam: How far around the weights each step looks for the highest loss, whose gradient it then takes
             (arXiv:2010.01412), in twice the time; 0 for not at all.
         ema: Decay of the moving average of the weights that is then what is scored and kept, 0 for none.
-        late_average: Share of the epochs, the last ones, over which the mean of the weights is what is scored
-            and kept, in place of the moving average (arXiv:1803.05407), 0 for none.
+        late_average: Share of the epochs, the last ones, in which the mean of all steps' weights since their
+            start is scored in place of the moving average, 0 for none; after arXiv:1803.05407, but
+            BatchNorm's running figures are averaged, too. An earlier epoch may still be the best.
         precision: "bf16" (autocast), "fp32", or "auto", the faster of the two on the device that trains.
         seed: Of the weights, the order of images, the augmentation and the dropout.
     """
@@ -118,6 +119,8 @@ class Recipe:
         for key in ("progressive", "forget_rate"):
             if not 0 <= getattr(self, key) < 1:
                 raise RecipeError(f"{key} must be at least 0 and below 1, not {getattr(self, key)}")
+        if self.forget_rate and self.class_weights:
+            raise RecipeError("with class_weights forget_rate would leave out rare classes: one must be off")
         if self.ema and self.late_average:
             raise RecipeError("ema and late_average are two averages of the weights: one must be 0")
         for key in ("weight_decay", "mixup", "cutmix", "degrees", "blur", "sam", "warmup_epochs", "seed"):

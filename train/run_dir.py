@@ -156,17 +156,15 @@ class RunDir:
         self.digest = sha256(path / CONFIG)
 
     def result(self) -> dict | None:
-        """What a finished run returned; None while it is not finished.
-
-        Checkpoints of a finished run, which a kill may have left, are removed.
-        """
+        """What a finished run returned; None while it is not finished."""
         file = self.path / RESULT
-        if not file.exists():
-            return None
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def remove_checkpoints(self) -> None:
+        """To be called once the run is finished; a kill may have left some then, too."""
         if self.accelerator.is_main_process:
             for path in self.path.glob("checkpoint-*"):
-                shutil.rmtree(path)
-        return json.loads(file.read_text())
+                shutil.rmtree(path, ignore_errors=True)
 
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
         """Writes the state after an epoch into a new directory and renames it when whole.
@@ -233,8 +231,8 @@ class RunDir:
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
         return progress["history"], progress["best"]
 
-    def finish(self, result: dict) -> dict:
-        """Puts the best weights and the result in place, removes the checkpoint, and returns `result`."""
+    def finish(self, result: dict) -> None:
+        """Puts the best weights and the result in place."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             newest = self._checkpoints()[-1]
@@ -243,7 +241,6 @@ class RunDir:
                     shutil.copyfile(newest / "best.safetensors", partial)
                 write_json(self.path / RESULT, result | {"sha256": sha256(self.path / WEIGHTS)})
         self.accelerator.wait_for_everyone()
-        return self.result()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(path for path in self.path.glob("checkpoint-*") if path.suffix != ".tmp")

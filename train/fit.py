@@ -174,10 +174,10 @@ def start_from(run_dir: Path, model: nn.Module) -> None:
 def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:
     """Train, clean validation, the names of the classes, and what names all this in a run's config."""
     if args.images:
-        if args.data != os.environ.get("FER2013"):
-            raise ValueError("--images and --data are two sources of faces: give one of them")
         if args.teacher or args.labels != "fer2013":
             raise DataError("--images brings labels of its own: --teacher and --labels go with FER2013 only")
+        if args.data != os.environ.get("FER2013"):
+            raise ValueError("--images and --data are two sources of faces: give one of them")
         train, validation, labels = load_image_folder(args.images, args.input_size or 48)
         hashes = {"train": (train.labels, train.hashes), "validation": (validation.labels, validation.hashes)}
         clean = validation[~np.isin(validation.hashes, train.hashes)]

@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +24,7 @@ from .faces import DETECTORS, square_face
 from .images import ImageError, image_files, load_image
 from .models import ModelError
 from .onnx_model import export_onnx, quantize_onnx
-from .recognizer import BACKENDS, PREFERRED, Recognizer, default_model, load_model
+from .recognizer import BACKENDS, Recognizer, default_model, load_model
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
@@ -272,7 +273,9 @@ def _csv_writer(labels: Sequence[str]):
 
 def _models(args: argparse.Namespace) -> int:
     print(f"{'model':24}{'parameters':>12}  {'input':10}weights")
-    default = next((name for name in PREFERRED if timm.get_pretrained_cfg(name).file), None)
+    default = None
+    with suppress(ModelError):  # none is installed
+        default = default_model()
     for name in timm.list_models("fer_*", pretrained=True):
         cfg = timm.get_pretrained_cfg(name)
         count = sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())

@@ -3,17 +3,17 @@
 import inspect
 import json
 import sys
-from dataclasses import asdict
 
 import timm
 
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
+from train.costs import petaflop, recipe_name, reproducible, seen, started_from, time_of
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
-from train.lineage import RECIPES, SHORTER, epochs, needs, own_runs
-from train.recipe import Recipe, load_recipe, settings_of, without_seed
+from train.lineage import SHORTER, needs
+from train.recipe import without_seed
 from train.search import table as search_table
 
 # What is to be known of a recipe.
@@ -161,7 +161,7 @@ def card(results: dict) -> str:
     arch, _, tag = results["model"].partition(".")
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
-    recipe = _recipe_name(results)
+    recipe = recipe_name(results)
     votes, led_up_to = labels_of(results["run"]) == "ferplus", config.get("teacher") or config.get("start")
     about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
     validation = "clean validation" + (", by FER+'s majority" if votes else "")
@@ -178,10 +178,10 @@ def card(results: dict) -> str:
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
         petaflop=sum(
-            _petaflop(results["gmacs"], settings, result)
-            for settings in (config["recipe"], *_started_from(arch, tag, recipe))
+            petaflop(results["gmacs"], settings, result)
+            for settings in (config["recipe"], *started_from(arch, tag, recipe))
         ),
-        time=_time(results),
+        time=time_of(results),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1
@@ -220,20 +220,15 @@ def card(results: dict) -> str:
         dropout=_dropout(config["recipe"]["drop_rate"]),
         minutes=result["train_seconds"] / 60,
         hardware=_hardware(config["hardware"]),
-        speed=_seen(config["recipe"], result) / result["train_seconds"],
+        speed=seen(config["recipe"], result) / result["train_seconds"],
         torch=config["versions"]["torch"],
         git=config["git"],
     )
 
 
-def _reproducible(arch: str, tag: str, recipe: str) -> bool:
-    """Whether `train/reproduce.py` makes such a file, and not `train/flagship.py`."""
-    return RECIPES[tag].get(arch) == recipe
-
-
 def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
     """What makes the weight file again."""
-    if not _reproducible(arch, tag, recipe):
+    if not reproducible(arch, tag, recipe):
         return "python train/flagship.py --data path/to/fer2013"
     best = f" --seeds {seed + 1}" if tag == "fer2013" else ""
     return f"python train/reproduce.py --only {arch}.{tag}{best} --data path/to/fer2013"
@@ -241,7 +236,7 @@ def _command(arch: str, tag: str, recipe: str, seed: int) -> str:
 
 def _trainings(arch: str, tag: str, recipe: str) -> str:
     """What a file comes from, in order: networks and their recipes in `train/recipes`."""
-    if not _reproducible(arch, tag, recipe):
+    if not reproducible(arch, tag, recipe):
         return "the seeds, folds, teachers and students that this is one of"
     # no links: on the Hub a card has no recipes beside it
     return ", ".join(
@@ -255,61 +250,6 @@ def _hardware(name: str) -> str:
     count, _, device = name.partition(" x ")
     local = count != "1" and "thread" in device  # on GPUs BatchNorm is synchronised
     return name + (", each process with BatchNorm of its own share of a batch" if local else "")
-
-
-def _seen(recipe: dict, result: dict) -> int:
-    """Images that a training saw: an epoch leaves out the last batch where it is not full."""
-    batch = recipe["batch_size"]
-    return recipe["epochs"] * (result["train_images"] // batch * batch)
-
-
-def _started_from(arch: str, tag: str, recipe: str) -> list[dict]:
-    """The settings of the runs of the same network that a file's run went on with."""
-    if not _reproducible(arch, tag, recipe):
-        return []
-    _, *earlier = own_runs(arch, recipe)
-    return [asdict(load_recipe(name, epochs=epochs(model, name))) for model, name in earlier]
-
-
-def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
-    """Of a training: backward is twice forward, and a multiply-add two operations."""
-    # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
-    small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
-    passes = 2 if recipe.get("sam") else 1
-    return passes * 6 * gmacs * _seen(recipe, result) * (1 - small) / 1e6
-
-
-def minutes_of(results: dict) -> float | None:
-    """How long a file's own trainings took together; None where that of one is not known."""
-    arch, _, tag = results["model"].partition(".")
-    recipe = _recipe_name(results)
-    return _minutes(own_runs(arch, recipe)) if _reproducible(arch, tag, recipe) else None
-
-
-def _time(results: dict) -> str:
-    """`minutes_of` as text, and the hours of those before them that taught."""
-    arch, recipe, own = results["model"].partition(".")[0], _recipe_name(results), minutes_of(results)
-    if own is None:
-        return ""
-    every = _minutes([*needs(arch, recipe), (arch, recipe)])
-    taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
-    return f", {own:.0f} minutes{taught}"
-
-
-def _recipe_name(results: dict) -> str:
-    arch, _, tag = results["model"].partition(".")
-    return results["run"]["config"].get("recipe_name") or RECIPES[tag][arch]
-
-
-def _minutes(runs: list[tuple[str, str]]) -> float | None:
-    """Of runs, network and recipe, together; None where one of them left no record."""
-    known = {run: row["train_seconds"] for run, row in read_results("earlier_runs", {}).items()}
-    for tag, recipes in RECIPES.items():
-        for arch, recipe in recipes.items():
-            if results := read_results(f"{arch}.{tag}", {}):
-                known[f"{arch}-{recipe}"] = results["run"]["result"]["train_seconds"]
-    seconds = [known.get(f"{arch}-{recipe}") for arch, recipe in runs]
-    return None if None in seconds else sum(seconds) / 60
 
 
 def _latency(model: str) -> str:

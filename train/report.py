@@ -19,9 +19,10 @@ from fer_zoo.data import COUNTS
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
 from train import robustness
-from train.cards import card, load_results, minutes_of
+from train.cards import card, load_results
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
+from train.costs import minutes_of
 from train.curves import draw_curves
 from train.evaluate import judged, labels_of, learnt, need_test_read, weight_file
 from train.ferplus import truth

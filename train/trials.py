@@ -1,9 +1,10 @@
-"""Variants of fer_net that `train/search.py` tries, each with one thing changed.
+"""Variants of fer_net and fer_net_tiny that `train/search.py` tries, each with one thing changed.
 
 They are registered for the scripts in this folder only, and are no part of the zoo.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from fer_zoo.models._base import cfg, create
-from fer_zoo.models.fer_net import Block, FerNet, fer_net
+from fer_zoo.models.fer_net import TINY, Block, FerNet, fer_net
 
 __all__ = [
     "trial_blur_pool",
@@ -28,8 +29,13 @@ __all__ = [
     "trial_wide",
 ]
 
+IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")  # tried with fer_net_tiny, too
+
 default_cfgs = generate_default_cfgs(
-    {f"{name}.untrained": cfg(name, hf_hub_id=None, fixed_input_size=False) for name in __all__}
+    {
+        f"{name}.untrained": cfg(name, hf_hub_id=None, fixed_input_size=False)
+        for name in (*__all__, *(f"tiny_{change}" for change in IN_TINY))
+    }
 )
 
 
@@ -151,3 +157,9 @@ class ConvVit(VisionTransformer):
 def trial_vit(pretrained: bool = False, **kwargs: Any) -> ConvVit:
     """A compact convolutional transformer of seven layers, 192 wide."""
     return build_model_with_cfg(ConvVit, "trial_vit", pretrained, **kwargs)
+
+
+for _change in IN_TINY:
+    _tiny = partial(globals()[f"trial_{_change}"], **TINY)
+    _tiny.__name__, _tiny.__module__ = f"tiny_{_change}", __name__
+    register_model(_tiny)  # which adds the name to __all__

@@ -22,6 +22,8 @@ from ._base import FaceNet, cfg, create
 
 __all__ = ["FerNet"]
 
+TINY = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut: (B, in_chs, H, W) -> (B, out_chs, H, W)."""
@@ -96,5 +98,4 @@ def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
 @register_model
 def fer_net_tiny(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """A quarter of a million parameters: stages of 32, 56, 72, the last of one block."""
-    args = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
-    return create(FerNet, "fer_net_tiny", pretrained, **dict(args, **kwargs))
+    return create(FerNet, "fer_net_tiny", pretrained, **dict(TINY, **kwargs))

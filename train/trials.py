@@ -29,7 +29,7 @@ __all__ = [
     "trial_wide",
 ]
 
-IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")  # tried with fer_net_tiny, too
+IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")  # of fer_net_tiny, too
 
 default_cfgs = generate_default_cfgs(
     {

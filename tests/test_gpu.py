@@ -1,0 +1,43 @@
+"""On a GPU, where there is one, everything comes out as on a CPU."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from launch import fit_args, run
+
+from fer_zoo import Recognizer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.mark.parametrize(
+    "model", ["fer_cnn", "fer_net", "fer_cbam", "resnet18"]
+)  # all but the last as graphs
+def test_training_learns_alike(source, tmp_path, model):
+    recipe = tmp_path / "exact.toml"
+    recipe.write_text('base = "strong"\nprecision = "fp32"\nbatch_size = 32\nwarmup_epochs = 0\nlr = 0.01\n')
+    losses = {}
+    for device, cpu in {"cpu": "true", "cuda": "false"}.items():
+        out = tmp_path / device
+        fit = (*fit_args(source, out, "--recipe", recipe, epochs=2), "--model", model)
+        done = run(*fit, ACCELERATE_USE_CPU=cpu)
+        assert done.returncode == 0, done.stderr
+        lines = (out / "history.jsonl").read_text().splitlines()
+        losses[device] = [[line["loss"], line["val_loss"]] for line in map(json.loads, lines)]
+        hardware = json.loads((out / "config.json").read_text())["hardware"]
+        assert (torch.cuda.get_device_name() in hardware) == (device == "cuda")
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=0.02)
+
+
+@pytest.mark.parametrize("model", ["fer_cnn", "fer_net", "fer_cbam"])
+def test_faces_are_read_alike(examples, model):
+    on_cpu, on_gpu = (Recognizer(model, device=device) for device in ("cpu", "cuda"))
+    photo = examples / "astronaut.jpg"
+    for ours, theirs in zip(on_gpu(photo), on_cpu(photo), strict=True):
+        assert ours.box == theirs.box
+        np.testing.assert_allclose(list(ours.probs.values()), list(theirs.probs.values()), atol=1e-3)
+        maps, expected = on_gpu.explain(ours).maps, on_cpu.explain(theirs).maps
+        for label in expected:
+            np.testing.assert_allclose(maps[label], expected[label], atol=0.02)

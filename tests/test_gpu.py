@@ -12,9 +12,7 @@ from fer_zoo import Recognizer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-@pytest.mark.parametrize(
-    "model", ["fer_cnn", "fer_net", "fer_cbam", "resnet18"]
-)  # all but the last as graphs
+@pytest.mark.parametrize("model", ["fer_cnn", "fer_net", "fer_cbam", "resnet18"])
 def test_training_learns_alike(source, tmp_path, model):
     recipe = tmp_path / "exact.toml"
     recipe.write_text('base = "strong"\nprecision = "fp32"\nbatch_size = 32\nwarmup_epochs = 0\nlr = 0.01\n')

@@ -42,7 +42,7 @@ images that do not stand in the training split; *answers sure*: how many of them
 those that a model learnt and is judged by: FER2013's own, with which people agree on about 65 % of the
 images, or the expression that FER+'s ten annotators saw most often, ties left out. Figures by the one and by
 the other do not compare; the plot shows the former. The demo's own choice is the model of the highest mean
-of two figures: accuracy on turned, blurred, noisy or covered faces, and macro-F1 by FER+.
+of two figures: accuracy on faces as they are, turned, blurred, noisy or covered, and macro-F1 by FER+.
 """
 
 

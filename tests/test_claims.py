@@ -81,7 +81,7 @@ def test_claims_about_expressions_hold_fold_by_fold():
         assert judge(folds, *other)[0] is False
         assert judge(mixed, *names)[0] is None
     assert claims._most_confused(folds, "angry", "sad")[1] == (
-        "angry and sad 20 times, sad and neutral 40 times, of 510 faces"
+        "angry and sad 20 times, sad and neutral 40 times, of 510 answers"
     )
     assert claims._lowest(folds, "disgust")[1].startswith("disgust (39.5 ± 27.6)")
     counts = {"fear": 90, "disgust": 10, "happy": 200}

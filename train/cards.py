@@ -9,7 +9,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.costs import petaflop, recipe_name, reproducible, seen, started_from, time_of
+from train.costs import cost_of, recipe_name, reproducible, seen
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
 from train.lineage import SHORTER, needs
@@ -85,7 +85,7 @@ probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, ha
 | parameters | {parameters:,} |
 | multiply-adds | {gmacs:.3f} G a face |
 | one face, network alone | {latency} |
-| its own trainings | {petaflop:.2f} PFLOP{time} |
+| its own trainings | {cost} |
 | file | {megabytes:.1f} MB, float16 safetensors, sha256 `{sha256}` |
 | labels, in order | {labels} |
 | temperature | {temperature} |
@@ -177,11 +177,7 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        petaflop=sum(
-            petaflop(results["gmacs"], settings, result)
-            for settings in (config["recipe"], *started_from(arch, tag, recipe))
-        ),
-        time=time_of(results),
+        cost=cost_of(results),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1

@@ -108,7 +108,7 @@ def _judge_study(found: dict) -> list[str]:
             f"below {LOSS_WITH_L2} without it nothing overfits that it could mend",
         ),
         _verdict(
-            True if gain[1] < NO_GAIN else False if is_more(gain) else None,
+            is_more((NO_GAIN - gain[1], NO_GAIN - gain[0])),
             f"the last five of 20 epochs have {read:.2f} %, those of 30 {read_later:.2f} %: "
             f"{_points(gain)}, where less than {NO_GAIN:g} is none",
         ),
@@ -231,7 +231,7 @@ def _most_confused(folds: list[dict], *names: str) -> tuple[bool | None, str]:
         f"{' and '.join(EXPRESSIONS[label] for label in pairs[pair])} {counts[pair].sum():,} times"
         for pair in (ours, next(pair for pair in most if pair != ours))
     )
-    return in_all(counts.argmax(0) == ours), f"{', '.join(listed)}, of {confusion.sum():,} faces"
+    return in_all(counts.argmax(0) == ours), f"{', '.join(listed)}, of {confusion.sum():,} answers"
 
 
 def _underrepresented(counts: dict[str, int], *names: str) -> tuple[bool, str]:
@@ -240,7 +240,8 @@ def _underrepresented(counts: dict[str, int], *names: str) -> tuple[bool, str]:
     listed = ", ".join(f"{name} has {counts[name]:,}" for name in names)
     return (
         all(even > CLEARLY * counts[name] for name in names),
-        f"{listed} of {sum(counts.values()):,} training images, an even share is {even:,.0f}",
+        f"{listed} of {sum(counts.values()):,} training images; an even share is {even:,.0f}, "
+        f"clearly less is below {even / CLEARLY:,.0f}",
     )
 
 

@@ -7,21 +7,33 @@ from train.lineage import RECIPES, epochs, needs, own_runs
 from train.recipe import Recipe, load_recipe, settings_of
 
 
+def cost_of(results: dict) -> str:
+    """What a file's own trainings took together, and the hours of those before them that taught, as text."""
+    arch, _, tag = results["model"].partition(".")
+    config, recipe = results["run"]["config"], recipe_name(results)
+    if reproducible(arch, tag, recipe):
+        runs = own_runs(arch, recipe)
+    elif config.get("start"):  # whose record is not kept
+        return "not known"
+    else:
+        return f"{_petaflop(results['gmacs'], config['recipe'], results['run']['result']):.2f} PFLOP"
+    records = [_record(*run) for run in runs]
+    if None in records:
+        return "not known"
+    own, every = minutes_of(results), _minutes([*needs(arch, recipe), (arch, recipe)])
+    work = sum(
+        _petaflop(results["gmacs"], asdict(load_recipe(name, epochs=epochs(model, name))), record)
+        for (model, name), record in zip(runs, records, strict=True)
+    )
+    taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
+    return f"{work:.2f} PFLOP, {own:.0f} minutes{taught}"
+
+
 def minutes_of(results: dict) -> float | None:
     """How long a file's own trainings took together; None where that of one is not known."""
     arch, _, tag = results["model"].partition(".")
     recipe = recipe_name(results)
     return _minutes(own_runs(arch, recipe)) if reproducible(arch, tag, recipe) else None
-
-
-def time_of(results: dict) -> str:
-    """`minutes_of` as text, and the hours of those before them that taught."""
-    arch, recipe, own = results["model"].partition(".")[0], recipe_name(results), minutes_of(results)
-    if own is None:
-        return ""
-    every = _minutes([*needs(arch, recipe), (arch, recipe)])
-    taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
-    return f", {own:.0f} minutes{taught}"
 
 
 def _minutes(runs: list[tuple[str, str]]) -> float | None:
@@ -33,25 +45,18 @@ def _minutes(runs: list[tuple[str, str]]) -> float | None:
 def _record(arch: str, recipe: str) -> dict | None:
     """What is kept of a run: in the results file that it led to, else among those that led to other runs."""
     for tag, recipes in RECIPES.items():
-        if recipes.get(arch) == recipe and (results := read_results(f"{arch}.{tag}", {})):
+        results = read_results(f"{arch}.{tag}", {}) if recipes.get(arch) == recipe else {}
+        if results and recipe_name(results) == recipe:  # the file may have been made by another one since
             return results["run"]["result"]
     return read_results("earlier_runs", {}).get(f"{arch}-{recipe}")
 
 
-def petaflop(gmacs: float, recipe: dict, result: dict) -> float:
+def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
     """Of a training: backward is twice forward, and a multiply-add two operations."""
     # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
     small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
     passes = 2 if recipe.get("sam") else 1
     return passes * 6 * gmacs * seen(recipe, result) * (1 - small) / 1e6
-
-
-def started_from(arch: str, tag: str, recipe: str) -> list[dict]:
-    """The settings of the runs of the same network that a file's run went on with."""
-    if not reproducible(arch, tag, recipe):
-        return []
-    _, *earlier = own_runs(arch, recipe)
-    return [asdict(load_recipe(name, epochs=epochs(model, name))) for model, name in earlier]
 
 
 def seen(recipe: dict, result: dict) -> int:

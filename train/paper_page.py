@@ -17,7 +17,7 @@ from train.claims import (
     judge_studies,
 )
 from train.files import read_results
-from train.summary import cells, unlike
+from train.summary import cells, published, unlike
 
 PAGE = """\
 # The course paper, checked
@@ -31,7 +31,8 @@ chosen on clean validation, test read once. The table gives accuracy in percent.
 
 *Both* is validation and test together, 7,178 images: Kaggle's folders have no validation split, so this is
 probably what the paper tested on. The half of it that is validation also chose the epoch. *Clean* leaves out
-images that stand in train too. ± is the 95 % interval of a split, and the standard deviation over the folds.
+images that stand in train too. ± is the 95 % interval of a split, and the standard deviation over the folds
+of all seeds of the cross-validation: {seeds}.
 
 *Less the paper's* is the 95 % interval of *both* less the paper's figure, had that been read from as many
 images. {reproduced}
@@ -44,9 +45,11 @@ which differs does not refute it.
 Networks and expressions are judged over the folds of the cross-validation, each a training of its own, by
 the images that it holds out; of expressions it is {best} that is judged. What is said of an expression holds
 where it is so in every fold, and does not where it is so in none; recalls are mean ± standard deviation over
-the folds. All else is *undecided* where the 95 % interval does not settle it: that of the paired folds
-(below) or, of a side study, which is one training each, that of the images, as if two networks had read
-different ones, which is cautious (Agresti and Caffo 2000, The American Statistician 54). A map is that of a
+the folds. What has a 95 % interval is *undecided* where that does not settle it: the interval is that of the
+folds that are paired, of the seeds that both networks have (below), or, of a side study, which is one
+training each, that of the images, as if two networks had read different ones, which is cautious (Agresti and
+Caffo 2000, The American Statistician 54). A loss has none; it and the numbers of images are judged by the
+bounds that stand beside them. A map is that of a
 face's own label, whether or not the network reads it; it favours a band about eyes or mouth when {clearly}
 times the band's share of the picture lies in it, or more. Three bands are tried, which reach to either side
 by a quarter, a third and half of the way between eyes and mouth; where they disagree, nothing is decided.
@@ -118,7 +121,7 @@ VARIANTS = {
 def page() -> str:
     """The page, as Markdown."""
     results = {name: read_results(f"{name}.paper") for name in PAPER}
-    crossed, compared = read_results("cv-paper"), read_results("compare-paper")
+    crossed, compared = published(), read_results("compare-paper")
     models = crossed["models"]
     maps, studies = read_results("mean-gradcam"), read_results("studies", {})
     counts = read_results("audit")["splits"]["train"]["classes"]
@@ -130,6 +133,7 @@ def page() -> str:
     ]
     return PAGE.format(
         table=_table(results, crossed),
+        seeds=_seeds(crossed),
         reproduced=_reproduced(results),
         claims="\n".join(claims),
         best=BEST,
@@ -170,6 +174,12 @@ def _table(results: dict[str, dict], crossed: dict) -> str:
             f"| {splits['test_clean']['accuracy']:.2f} ± {splits['test_clean']['accuracy_ci95']:.2f} |"
         )
     return "\n".join(rows)
+
+
+def _seeds(crossed: dict) -> str:
+    """How many seeds of the cross-validation each network of the paper's has."""
+    counts = {name: len(crossed["models"][name]["folds"]) // crossed["folds"] for name in PAPER}
+    return ", ".join(f"{count} of {name}" for name, count in counts.items())
 
 
 def _both(splits: dict) -> Share:

@@ -1,5 +1,6 @@
 """What cross-validated models amount to: mean and standard deviation over the folds."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import scores
+from train.files import read_results
 from train.run_dir import finished, read_history
 
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece")
@@ -35,16 +37,39 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
             run = {"best_epoch": result["best"]["epoch"], "train_seconds": result["train_seconds"]}
             run |= {key: config[key] for key in TRAINING} | {"precision": config["recipe"]["precision"]}
             rows.append(_scores(table.filter(fold == i)) | run | {"history": read_history(run_dir)})
-        values = {key: [row[key] for row in rows] for key in FIGURES}
-        recalls = {f"recall_{key}": [row["recall"][key] for row in rows] for key in EXPRESSIONS}
-        models[name] = {
-            "mean": {key: float(np.mean(value)) for key, value in (values | recalls).items()},
-            "sd": {key: float(np.std(value, ddof=1)) for key, value in (values | recalls).items()},
+        models[name] = _spread(rows) | {
             "train_seconds": sum(row["train_seconds"] for row in rows),
             "folds": rows,
             "pooled": _scores(table),
         }
     return models
+
+
+def _spread(folds: list[dict]) -> dict[str, dict[str, float]]:
+    """`mean` and `sd` of `summarize`."""
+    values = {key: [fold[key] for fold in folds] for key in FIGURES}
+    values |= {f"recall_{key}": [fold["recall"][key] for fold in folds] for key in EXPRESSIONS}
+    return {
+        "mean": {key: float(np.mean(value)) for key, value in values.items()},
+        "sd": {key: float(np.std(value, ddof=1)) for key, value in values.items()},
+    }
+
+
+def published() -> dict:
+    """The cross-validations that `train/compare.py` published, as one summary.
+
+    Returns:
+        `recipe` and the number of `folds`, and `models`, each with the `folds` of all seeds that it was
+        trained with, and their `mean` and `sd`.
+    """
+    _, *more = read_results("compare-paper")["seeds"]  # the lowest is cv-paper itself
+    summaries = [read_results("cv-paper"), *(read_results(f"cv-paper-seed{seed}") for seed in more)]
+    folds: dict[str, list[dict]] = {}
+    for summary in summaries:
+        for name, model in summary["models"].items():
+            folds[name] = folds.get(name, []) + model["folds"]
+    models = {name: {"folds": rows} | _spread(rows) for name, rows in folds.items()}
+    return {key: summaries[0][key] for key in ("recipe", "folds")} | {"models": models}
 
 
 def curves_of(summary: dict) -> dict[str, list[list[dict]]]:
@@ -81,15 +106,16 @@ def cells(model: dict) -> list[str]:
 
 
 def unlike(summary: dict) -> str:
-    """Which models were trained how, as a sentence; empty where all are alike in precision and versions."""
+    """How the folds were trained, as a sentence; empty where all are alike in precision and versions."""
     trained: dict[str, list[str]] = {}
     for name, model in summary["models"].items():
-        how = {
+        how = Counter(
             f"in {fold['precision']} by torch {fold['versions']['torch']} and timm {fold['versions']['timm']}"
             for fold in model["folds"]
-        }
-        for group in sorted(how):
-            trained.setdefault(group, []).append(f"`{name}`")
+        )
+        for group, count in sorted(how.items()):
+            part = "" if len(how) < 2 else f" ({count} of {len(model['folds'])})"
+            trained.setdefault(group, []).append(f"`{name}`{part}")
     if len(trained) < 2:
         return ""
     groups = "; ".join(f"{group} {', '.join(names)}" for group, names in sorted(trained.items()))

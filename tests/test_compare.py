@@ -143,7 +143,7 @@ def test_what_is_no_summary_is_one_sentence(content, says, tmp_path):
     ("change", "says"),
     [
         ({}, "of FER2013 itself"),
-        ({"data": REAL, "settings": settings(0, epochs=1)}, "fewer than the recipe's 20"),
+        ({"data": REAL, "settings": settings(0, epochs=1)}, "not the recipe's 20"),
     ],
 )
 def test_only_whole_cross_validations_of_fer2013_are_published(change, says, tmp_path):

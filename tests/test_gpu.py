@@ -12,10 +12,30 @@ from fer_zoo import Recognizer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-@pytest.mark.parametrize("model", ["fer_cnn", "fer_net", "fer_cbam", "resnet18"])
-def test_training_learns_alike(source, tmp_path, model):
+EXACT = """
+base = "strong"
+precision = "fp32"
+batch_size = 32
+warmup_epochs = 0
+lr = 0.01
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "change"),
+    [
+        ("fer_cnn", ""),
+        ("fer_net", "mixup = 0.2\nerasing = 0.25"),
+        ("fer_cbam", "ema = 0.0\nlate_average = 0.5"),
+        ("fer_resnet", "progressive = 0.5"),
+        ("fer_net_tiny", "sam = 0.05"),
+        ("tiny_pair", "forget_rate = 0.1"),
+        ("resnet18", ""),
+    ],
+)
+def test_training_learns_alike(source, tmp_path, model, change):
     recipe = tmp_path / "exact.toml"
-    recipe.write_text('base = "strong"\nprecision = "fp32"\nbatch_size = 32\nwarmup_epochs = 0\nlr = 0.01\n')
+    recipe.write_text(EXACT + change)
     losses = {}
     for device, cpu in {"cpu": "true", "cuda": "false"}.items():
         out = tmp_path / device

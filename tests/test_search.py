@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import ROOT, run
+from launch import ROOT, run, run_here
 
 from fer_zoo.models import ModelError
 from train import cards, flagship, lineage, trials
@@ -56,6 +56,10 @@ def test_every_search_loads(file):
         ('"taught"', '"max pooling"', ValueError, "two trials one name"),
         ("seeds = [3]", "seeds = [3", ValueError, "not a search that can be read"),
         ("seeds = [3]", "seeds = []", ValueError, "a list of whole numbers"),
+        ("seeds = [3]", "seeds = 3", ValueError, "a list of whole numbers"),
+        ('"max pooling"', "3", ValueError, "not a search that can be read"),
+        ('"paper"', "3", ValueError, "not a search that can be read"),
+        ('"fer_net_tiny"', "3", ValueError, "not a search that can be read"),
         ("{ epochs = 1 }", "{ name = 1 }", RecipeError, "name"),
         ("epochs = 2", "epochs = 0", RecipeError, "epochs"),
     ],
@@ -88,6 +92,19 @@ def test_a_search_compares_with_its_base_and_goes_on_where_it_was(few, tmp_path)
     weights = tmp_path / "runs" / "base-3" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     assert run(*command).returncode == 0 and weights.stat().st_mtime_ns == before
+
+
+def test_a_published_search_is_not_replaced_by_less(few, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.search.RESULTS_DIR", tmp_path)
+    command = ("train/search.py", write(tmp_path, SEARCH), "--out", tmp_path / "runs", "--data")
+    drawn = run_here(*command, few)
+    assert drawn.returncode == 2 and "not FER2013's published counts" in drawn.stderr
+    monkeypatch.setattr("train.search.load_data", lambda args: None)
+    published = tmp_path / "search-fer_net_tiny.json"
+    published.write_text(json.dumps({"trials": [{"name": "base"}, {"name": "min pooling"}]}))
+    less = run_here(*command, few)
+    assert less.returncode == 2 and "holds min pooling, too" in less.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_trials_of_few_epochs_have_less_warm_up(tmp_path):

@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from train import hardware
 from train.dataset import Arrays
-from train.engine import Split, Trainer, compile_pays, predict
+from train.engine import Split, Trainer, compile_pays
 from train.graphs import WARM_UP, Graphed
 from train.hardware import create_accelerator, start_trackers
 from train.loss import FORGET_EPOCHS, Loss, class_weights
 from train.networks import create_network
 from train.optim import create_average, create_optimizer, uphill
+from train.predict import predict
 from train.recipe import Recipe
 from train.run_dir import RunError
 

@@ -23,13 +23,13 @@ from fer_zoo.models import FerNet
 from fer_zoo.preprocess import normalize, to_input
 from fer_zoo.recognizer import load_model
 from train.dataset import Fer2013, load_image_folder
-from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import sha256
 from train.hardware import out_of_memory
 from train.loss import class_weights
 from train.networks import create_network
 from train.package import package
+from train.predict import predict
 from train.run_dir import RunError
 
 # Everything that a recipe can ask for.

@@ -21,10 +21,10 @@ import train.package
 from fer_zoo.metrics import scores
 from fer_zoo.preprocess import normalize, to_input
 from fer_zoo.recognizer import load_model
-from train.engine import predict
 from train.evaluate import check_test_read, log_test_read
 from train.files import sha256, with_metadata
 from train.package import fit_temperature, package
+from train.predict import predict
 from train.run_dir import RunError
 from train.verify import differences
 

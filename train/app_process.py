@@ -44,7 +44,7 @@ def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -
         **env: Environment variables of the app, beside those of this process; the Hub is offline.
 
     Raises:
-        RuntimeError: It ended or did not answer in time; the message holds what it printed.
+        ChildProcessError: It ended or did not answer in time; the message holds what it printed.
     """
     import httpx
 
@@ -65,7 +65,7 @@ def running_app(folder: Path = ROOT, python: str = sys.executable, **env: str) -
                     time.sleep(0.05)
                 if process.poll() is not None or time.perf_counter() - started > START_LIMIT:
                     log.seek(0)
-                    raise RuntimeError(f"app.py did not start:\n{log.read()}")
+                    raise ChildProcessError(f"app.py did not start:\n{log.read()}")
             yield AppProcess(url, time.perf_counter() - started, process, Path(log.name))
         finally:
             process.terminate()  # it deletes what visitors left

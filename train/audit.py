@@ -20,6 +20,8 @@ from train.dataset import Arrays, Fer2013
 from train.ferplus import majority
 from train.files import RESULTS_DIR, write_json
 
+FOLDS = 3  # as many as train/cv.py makes by default
+
 
 def audit(data: Fer2013) -> dict:
     """What is to know of the data before any figure is quoted.
@@ -67,8 +69,8 @@ def table(found: dict) -> str:
         )
     leaking = found["leaking"]
     lines.append(
-        f"3 folds of train: {leaking['stratified']:,} images have an equal one in another fold where folds "
-        f"are only stratified, {leaking['leak_free']:,} where equal images are kept together"
+        f"{FOLDS} folds of train: {leaking['stratified']:,} images have an equal one in another fold where "
+        f"folds are only stratified, {leaking['leak_free']:,} where equal images are kept together"
     )
     for name, votes in found["ferplus"].items():
         lines.append(
@@ -103,16 +105,16 @@ def _disagreeing(one: Arrays, other: Arrays) -> int:
     return int((np.isin(other.hashes, one.hashes) & ~same).sum())
 
 
-def _leaking(train: Arrays, k: int = 3) -> dict[str, int]:
-    """Images with an equal one in another of k folds, made in two ways."""
+def _leaking(train: Arrays) -> dict[str, int]:
+    """Images with an equal one in another of the folds, made in two ways."""
     from sklearn.model_selection import StratifiedKFold
 
     stratified = np.empty(len(train), np.int64)
     for fold, (_, held_out) in enumerate(
-        StratifiedKFold(k, shuffle=True, random_state=0).split(train.labels, train.labels)
+        StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(train.labels, train.labels)
     ):
         stratified[held_out] = fold
-    ours = leak_free_folds(train.labels, train.hashes, k)
+    ours = leak_free_folds(train.labels, train.hashes, FOLDS)
     return {"stratified": _across(train.hashes, stratified), "leak_free": _across(train.hashes, ours)}
 
 

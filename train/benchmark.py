@@ -38,7 +38,7 @@ from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_attention, compile_pays
 from train.files import RESULTS_DIR, write_json
-from train.graphs import Graphed
+from train.graphs import Graphed, can_record
 from train.hardware import choose_precision, create_accelerator, describe
 from train.networks import create_network
 from train.optim import create_optimizer
@@ -88,7 +88,7 @@ def measure(
     loops = {"ours": ours(compiled), "alone": _alone(name, compiled, len(faces), recipe, accelerator)}
     if compiled:
         loops["ours_eager"] = ours(False)
-    if accelerator.device.type == "cuda":
+    if can_record(create_network(name), accelerator):
         loops["alone_graphed"] = _alone(name, compiled, len(faces), recipe, accelerator, graphed=True)
     for loop in loops.values():
         loop()  # warm-up
@@ -275,7 +275,7 @@ def main() -> None:
         raise ValueError(f"{out} holds {', '.join(sorted(lost))}, too: name it, or give --out a file")
     train = load_data(args, strict=args.out is None)["train"]  # what is published is of the real data
     count = min(args.images, len(train)) // recipe.batch_size * recipe.batch_size
-    if not count:
+    if count < 1:
         raise ValueError(f"--images must be at least a batch, {recipe.batch_size}, of {len(train)} there are")
     faces = train[torch.arange(count).numpy()]
     with tempfile.TemporaryDirectory() as name:

@@ -162,6 +162,10 @@ def card(results: dict) -> str:
     entrypoint = timm.model_entrypoint(arch)
     config, result = results["run"]["config"], results["run"]["result"]
     recipe = recipe_name(results)
+    if recipe not in ABOUT:
+        raise ValueError(
+            f"{results['model']} was trained by {recipe}: say what that is in ABOUT of train/cards.py"
+        )
     votes, led_up_to = labels_of(results["run"]) == "ferplus", config.get("teacher") or config.get("start")
     about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
     validation = "clean validation" + (", by FER+'s majority" if votes else "")

@@ -184,7 +184,7 @@ def _check_whole(summary: dict) -> None:
         raise ValueError("only cross-validations of FER2013 itself are published: give --results a folder")
     epochs, wanted = summary["settings"]["epochs"], load_recipe(summary["recipe"]).epochs
     if epochs != wanted:
-        raise ValueError(f"{epochs} epochs are fewer than the recipe's {wanted}: give --results a folder")
+        raise ValueError(f"{epochs} epochs are not the recipe's {wanted}: give --results a folder")
 
 
 if __name__ == "__main__":

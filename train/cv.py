@@ -28,11 +28,11 @@ from fer_zoo.folds import FoldError, leak_free_folds
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.curves import draw_curves
 from train.dataset import Fer2013
-from train.engine import predict
 from train.files import write_json
 from train.fit import train_model
 from train.hardware import create_accelerator, out_of_memory
 from train.networks import check_name
+from train.predict import predict
 from train.recipe import Recipe, settings_of
 from train.run_dir import RESULT, RunError, changed, finished
 from train.summary import curves_of, summarize, table
@@ -176,7 +176,7 @@ def _differences(config: dict, run_dir: Path) -> list[str]:
     return [
         f"{key} is {there} in place of {here}"
         for key, here, there in changed(ours, theirs)
-        if key not in ("model", "fold", "compile")
+        if key not in ("model", "fold")
     ]
 
 

@@ -22,20 +22,20 @@ import torch
 import torch._inductor.config
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import set_seed
 from timm.layers import convert_sync_batchnorm
 from timm.layers.cbam import CbamModule
 from torch import nn
 from tqdm import tqdm
 
-from fer_zoo.models._base import FaceNet
 from fer_zoo.preprocess import normalize
 from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
-from train.graphs import Graphed
+from train.graphs import Graphed, can_record
 from train.hardware import describe, start_trackers
 from train.loss import Loss
 from train.optim import create_average, create_optimizer, create_scheduler, uphill
+from train.predict import predict
 from train.recipe import Recipe
 from train.run_dir import RunDir, RunError, locked, read_weights
 
@@ -238,12 +238,7 @@ class Trainer:
         self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
         self.loss = Loss(train.labels, model.num_classes, recipe)
         self.backward = self._backward
-        # a network of timm's may wait for the GPU within its forward, which a graph cannot hold
-        if (
-            accelerator.num_processes == 1
-            and accelerator.device.type == "cuda"
-            and isinstance(model, FaceNet)
-        ):
+        if can_record(model, accelerator):
             self.backward = Graphed(self._backward)
 
     def epoch(self, epoch: int, bar: tqdm) -> float:
@@ -332,44 +327,6 @@ def compile_attention(model: nn.Module) -> None:
 
 def _attention(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, CbamModule)]
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | None = None) -> torch.Tensor:
-    """Logits of a split, single forward, in fp32, shared out over the processes.
-
-    Args:
-        model: The bare model; its mode is kept.
-        images: uint8 (N, 1, H, W), on the model's device; resized bilinearly where the model takes another
-            size.
-        accelerator: None for one process.
-
-    Returns:
-        float32 (N, classes), in every process, exactly N rows.
-    """
-    was_training = model.training
-    model.eval()
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    if world > 1:
-        # BatchNorm's running figures differ between processes that share no batch: the first one's count
-        for buffer in model.buffers():
-            buffer.copy_(broadcast(buffer))
-    share = math.ceil(len(images) / world)
-    # the last processes may have fewer images: they repeat the last one, and the surplus is cut off below
-    rows = torch.arange(rank * share, (rank + 1) * share).clamp(max=len(images) - 1)
-    size = model.pretrained_cfg["input_size"][1:]
-    # of larger images fewer at once; a CPU is faster where the features of a batch stay in its caches
-    batch = (64 if images.device.type == "cpu" else 512) * 48**2 // math.prod(size)
-    logits = []
-    with torch.compiler.set_stance("force_eager"):
-        for part in rows.split(max(1, batch)):
-            x = images[part]
-            if x.shape[2:] != size:
-                x = F.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
-            logits.append(model(normalize(x, model.pretrained_cfg)).float())
-    model.train(was_training)
-    logits = torch.cat(logits)
-    return (accelerator.gather(logits) if accelerator else logits)[: len(images)]
 
 
 def _seed(*parts: int) -> int:

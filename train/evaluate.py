@@ -25,9 +25,9 @@ from fer_zoo.recognizer import load_model
 from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.engine import predict
 from train.files import RESULTS_DIR, sha256, write_json
 from train.networks import size_of
+from train.predict import predict
 
 TEST_READS = "test_reads.jsonl"
 

@@ -10,8 +10,8 @@ from fer_zoo import Recognizer
 from fer_zoo.drawing import overlay
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.recognizer import load_model
-from train.engine import predict
 from train.figures import new_figure, save
+from train.predict import predict
 
 PER_ROW = 4  # faces of each kind
 SIZE = 144  # pixels of a face

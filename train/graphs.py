@@ -3,9 +3,19 @@
 from collections.abc import Callable
 
 import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fer_zoo.models._base import FaceNet
 
 # Steps before one is recorded: in them libraries choose kernels and take memory, which a graph cannot hold.
 WARM_UP = 3
+
+
+def can_record(model: nn.Module, accelerator: Accelerator) -> bool:
+    """Whether a step can be a graph: a network of timm's may wait for the GPU within its forward."""
+    alone_on_gpu = accelerator.num_processes == 1 and accelerator.device.type == "cuda"
+    return alone_on_gpu and isinstance(model, FaceNet)
 
 
 class Graphed:

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from datasets import Dataset, Features, Image, IterableDataset, Value, load_dataset
 from PIL.Image import Image as Picture
 from tqdm import tqdm
@@ -36,7 +37,7 @@ from fer_zoo import Recognizer
 from fer_zoo.data import DataError
 from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
-from fer_zoo.files import visible_files
+from fer_zoo.files import atomic, visible_files
 from fer_zoo.images import ImageError, image_suffixes, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
@@ -168,7 +169,7 @@ class Labeler:
             `unsure`, and all `probs`), and `error`, null for a picture that was read.
     """
 
-    def __init__(self, recognizer: Recognizer, batch_size: int):
+    def __init__(self, recognizer: Recognizer, batch_size: int) -> None:
         self.recognizer = recognizer
         self.batch_size = batch_size
         face = {
@@ -184,12 +185,10 @@ class Labeler:
 
     def write(self, rows: Iterable[dict[str, Any]], file: Path, bar: tqdm) -> None:
         """Labels a part into a file that is whole or absent."""
-        unfinished = file.with_name(file.name + ".tmp")
-        with pq.ParquetWriter(unfinished, self.schema) as writer:
+        with atomic(file) as partial, pq.ParquetWriter(partial, self.schema) as writer:
             for batch in self._batches(rows):
                 writer.write_table(pa.Table.from_pylist(self._label(batch), self.schema))
                 bar.update(len(batch))
-        os.replace(unfinished, file)
 
     def _batches(self, rows: Iterable[dict[str, Any]]) -> Iterator[list[tuple[str | None, Picture | str]]]:
         """Path, and either the picture or what is wrong with it."""
@@ -284,7 +283,8 @@ def main() -> None:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be 1 or more, not {args.batch_size}")
 
-    accelerator = Accelerator()
+    # one process may download, or label its last part, for hours while the others wait
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
     take_all_cores(accelerator)
     choice = {key: getattr(args, key) for key in ("config", "split", "column", "streaming")}
     with accelerator.main_process_first():  # it downloads, the others find the copy

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -112,18 +113,19 @@ async def load(url: str, photos: list[bytes], wanted: list, seconds: float, leav
             )
         )
     elapsed = time.monotonic() - started
-    times = sorted(tally.seconds)
+    if not tally.seconds:
+        raise ValueError("no visitor had an answer: give more --visitors or --seconds, or fewer --leaving")
     return {
         "visitors": len(photos),
         "seconds": seconds,
         "leaving_share": leaving,
-        "answers": len(times),
+        "answers": len(tally.seconds),
         "wrong": tally.wrong,
         "lost": tally.lost,
         "left": tally.left,
-        "seconds_median": round(times[len(times) // 2], 2),
-        "seconds_p95": round(times[int(0.95 * len(times))], 2),
-        "seconds_max": round(times[-1], 2),
+        "seconds_median": round(float(np.median(tally.seconds)), 2),
+        "seconds_p95": round(float(np.percentile(tally.seconds, 95)), 2),
+        "seconds_max": round(max(tally.seconds), 2),
         "generator_cpu_percent_of_a_core": round(100 * (time.process_time() - cpu) / elapsed, 1),
     }
 
@@ -143,7 +145,8 @@ def main() -> None:
     torch.set_num_threads(1)
     photos = [photo(visitor) for visitor in range(args.visitors)]
     wanted = [[face.to_dict() for face in recognizer(MODEL)(image)] for image in photos]
-    assert all(len(faces) == 1 for faces in wanted), "every photo has one face"
+    if not all(len(faces) == 1 for faces in wanted):
+        raise ValueError(f"not each of {args.visitors} photos shows its one face: give fewer --visitors")
     options = f"--visitors {args.visitors} --seconds {args.seconds:g} --leaving {args.leaving:g}"
     results = {
         "command": f"python train/load_app.py {options}",

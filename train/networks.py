@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 import timm
 import torch
@@ -12,6 +13,7 @@ from fer_zoo.errors import reason
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import ModelError, create_face_model
 from train import controls, trials  # noqa: F401, registers them
+from train.run_dir import finished, read_weights
 
 
 def check_name(name: str) -> None:
@@ -65,6 +67,18 @@ def create_network(
         what = "weights of " if pretrained else ""
         raise ModelError(f"the {what}model {name!r} cannot be had: {reason(error)}") from error
     check_size(name, model, (size, size), f"try --input-size {2 * size}")
+    return model
+
+
+def network_of(run_dir: Path) -> nn.Module:
+    """The network of a finished run, with the weights of its best epoch.
+
+    Raises:
+        RunError: It is not finished, or its weights are damaged.
+    """
+    config, _ = finished(run_dir)
+    model = create_network(config["model"], labels=config["label_names"], input_size=config["input_size"])
+    model.load_state_dict(read_weights(run_dir))
     return model
 
 

@@ -23,12 +23,13 @@ from scipy.optimize import minimize_scalar
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.models import WEIGHTS_DIR, create_face_model
+from fer_zoo.models import WEIGHTS_DIR
 from train.cli import create_parser, load_data, run
 from train.dataset import Fer2013
-from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import sha256, with_metadata, write_atomic
+from train.networks import network_of
+from train.predict import predict
 from train.run_dir import finished, read_weights
 
 MAX_BYTES = 16 << 20
@@ -58,8 +59,7 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     if data:
         if tuple(config["label_names"]) != EXPRESSIONS:
             raise ValueError(f"{run_dir} did not learn FER2013's expressions: leave --data out")
-        model = create_face_model(name, labels=config["label_names"], input_size=size)
-        model.load_state_dict(state)
+        model = network_of(run_dir)
         clean = clean_validation(data, config.get("labels", "fer2013"))
         images = torch.from_numpy(clean.images).unsqueeze(1)
         temperature = fit_temperature(predict(model, images), torch.from_numpy(clean.labels))

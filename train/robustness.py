@@ -29,9 +29,9 @@ from fer_zoo.recognizer import load_model
 from train import ferplus
 from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.engine import predict
 from train.evaluate import add_weights_arguments, out_of, packaged
 from train.files import RESULTS_DIR, sha256, write_json
+from train.predict import predict
 
 FILE = RESULTS_DIR / "robustness.json"
 

@@ -26,8 +26,8 @@ from fer_zoo.files import atomic
 from train.files import sha256, write_atomic, write_json
 from train.recipe import settings_of
 
-# Where it ran, from which commit, and what its recipe is called are records, not settings.
-RECORDS = ("git", "hardware", "recipe_name")
+# Where and how it ran, from which commit, and what its recipe is called are records, not settings.
+RECORDS = ("compile", "git", "hardware", "recipe_name")
 
 CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "model.safetensors"
 

@@ -14,6 +14,7 @@ import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.utils.benchmark import Timer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train.cli import create_parser, run
+from train.cli import create_parser, load_data, run
 from train.files import RESULTS_DIR, write_atomic, write_json
 from train.hardware import cpu
 from train.networks import check_name, create_network, size_of
@@ -91,19 +92,19 @@ def load_search(file: Path) -> Search:
         trials = [{"name": BASE}, *values.pop("trials")]
         trials = [Trial(**({"model": values["model"]} | trial)) for trial in trials]
         search = Search(**values, trials=trials)
-        changes = [search.change(trial) for trial in search.trials]
-    except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
+            search = dataclasses.replace(search, recipe=str(Path(search.recipe).resolve()))
+        names = [trial.file_name for trial in search.trials]
+        for trial in search.trials:
+            check_name(trial.model)
+            load_recipe(search.recipe, **search.change(trial))
+    except (OSError, tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is not a search that can be read: {error}") from error
-    if search.recipe.endswith(".toml"):  # the trials' recipes, which lie elsewhere, are based on it
-        search = dataclasses.replace(search, recipe=str(Path(search.recipe).resolve()))
-    names = [trial.file_name for trial in search.trials]
     if len(set(names)) < len(names):
         raise ValueError(f"{file} gives two trials one name")
-    if not search.seeds or not all(isinstance(seed, int) for seed in search.seeds):
-        raise ValueError(f"{file}: seeds are a list of whole numbers such as [0, 1], not {search.seeds!r}")
-    for trial, change in zip(search.trials, changes, strict=True):
-        check_name(trial.model)
-        load_recipe(search.recipe, **change)
+    seeds = search.seeds
+    if not (isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds)):
+        raise ValueError(f"{file}: seeds are a list of whole numbers such as [0, 1], not {seeds!r}")
     return search
 
 
@@ -159,6 +160,7 @@ def summarize(search: Search, out: Path) -> list[dict]:
     return [base, *sorted(rows[1:], key=lambda row: -np.mean(row["gain"]))]
 
 
+@cache
 def cost_of(name: str) -> dict:
     """What a network costs: `parameters`, `gmacs`, and `milliseconds` a face, alone on the CPU, in fp32."""
     model = create_network(name).eval().to(memory_format=torch.channels_last)  # as `Recognizer` has it
@@ -209,6 +211,12 @@ def main() -> None:
             print(f"left out: {trial.name}: it needs --teacher", file=sys.stderr)
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
     out = out_of_steps(args, f"search-{search.model}")
+    file = (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json"
+    if file.parent.resolve() == RESULTS_DIR:
+        load_data(args)  # what is published is of the real data
+        published = json.loads(file.read_text())["trials"] if file.exists() else []
+        if lost := {row["name"] for row in published} - {trial.name for trial in search.trials}:
+            raise ValueError(f"{file} holds {', '.join(sorted(lost))}, too: give --results a folder")
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
@@ -216,8 +224,7 @@ def main() -> None:
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
     results["timed_on"] = f"{cpu()}, 2 threads"
-    folder = args.results or (out if args.epochs else RESULTS_DIR)
-    write_json(folder / f"search-{search.model}.json", results | common | {"trials": rows})
+    write_json(file, results | common | {"trials": rows})
     print(table(rows))
 
 

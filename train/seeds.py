@@ -23,6 +23,7 @@ from train.evaluate import check_test_read, log_test_read
 from train.files import RESULTS_DIR, sha256, write_json
 from train.recipe import without_seed
 from train.run_dir import WEIGHTS, check_learnt, finished
+from train.summary import mean_and_sd
 from train.teacher import probabilities
 
 # What the runs' configs have in common, besides the recipe but for its seed.
@@ -60,20 +61,13 @@ def score(runs: list[Path], configs: list[dict], data: Fer2013, split: str) -> d
     """
     parts = ferplus.parts(data, split, configs[0]["labels"])
     images = torch.from_numpy(data[split].images)
-    probs = torch.stack(
-        [probabilities(each, config, images.unsqueeze(1)) for each, config in zip(runs, configs, strict=True)]
-    )
+    probs = torch.stack([probabilities(each, images.unsqueeze(1)) for each in runs])
     found = {}
     for key, part in parts.items():
         rows, labels = map(torch.from_numpy, part)
         *seeds, ensemble = (_figures(each[:, rows], labels[rows]) for each in (*probs, probs.mean(0)))
         columns = {figure: [seed[figure] for seed in seeds] for figure in FIGURES}
-        found[key] = {
-            "seeds": seeds,
-            "mean": {figure: float(np.mean(values)) for figure, values in columns.items()},
-            "sd": {figure: float(np.std(values, ddof=1)) for figure, values in columns.items()},
-            "ensemble": ensemble,
-        }
+        found[key] = {"seeds": seeds} | mean_and_sd(columns) | {"ensemble": ensemble}
     return found
 
 

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.metrics import scores
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.engine import predict
 from train.ferplus import clean_validation
 from train.files import RESULTS_DIR, write_json
-from train.networks import create_network
+from train.networks import network_of
+from train.predict import predict
 from train.recipe import load_recipe
-from train.run_dir import check_learnt, finished, read_history, read_weights
+from train.run_dir import check_learnt, finished, read_history
 
 FILE = RESULTS_DIR / "studies.json"
 MODELS = ("fer_cnn", "fer_cbam")  # the paper's baseline, and its best, of which it speaks
@@ -48,10 +48,8 @@ def study(run_dir: Path, data: Fer2013) -> dict:
     """
     config, result = finished(run_dir)
     check_learnt(run_dir, config, data.fingerprint)
-    model = create_network(config["model"], input_size=config["input_size"])
-    model.load_state_dict(read_weights(run_dir))
     clean = clean_validation(data, "fer2013")
-    logits = predict(model, torch.from_numpy(clean.images).unsqueeze(1))
+    logits = predict(network_of(run_dir), torch.from_numpy(clean.images).unsqueeze(1))
     figures = scores(logits, torch.from_numpy(clean.labels))
     return {
         "config": config,

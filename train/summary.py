@@ -48,10 +48,15 @@ def summarize(runs: dict[str, list[Path]], predictions: dict[str, pa.Table]) -> 
 def _spread(folds: list[dict]) -> dict[str, dict[str, float]]:
     """`mean` and `sd` of `summarize`."""
     values = {key: [fold[key] for fold in folds] for key in FIGURES}
-    values |= {f"recall_{key}": [fold["recall"][key] for fold in folds] for key in EXPRESSIONS}
+    recalls = {f"recall_{key}": [fold["recall"][key] for fold in folds] for key in EXPRESSIONS}
+    return mean_and_sd(values | recalls)
+
+
+def mean_and_sd(columns: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """The `mean` of each column, and its standard deviation `sd` (n - 1)."""
     return {
-        "mean": {key: float(np.mean(value)) for key, value in values.items()},
-        "sd": {key: float(np.std(value, ddof=1)) for key, value in values.items()},
+        "mean": {key: float(np.mean(values)) for key, values in columns.items()},
+        "sd": {key: float(np.std(values, ddof=1)) for key, values in columns.items()},
     }
 
 

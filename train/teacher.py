@@ -25,12 +25,14 @@ from fer_zoo.files import atomic
 from fer_zoo.labels import EXPRESSIONS
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
-from train.engine import predict
-from train.networks import create_network
-from train.run_dir import check_learnt, finished, read_weights
+from train.networks import network_of
+from train.predict import predict
+from train.run_dir import check_learnt, finished
 
 
-def write_probabilities(file: Path, rows: np.ndarray, faces: Arrays, probs: np.ndarray, **columns) -> None:
+def write_probabilities(
+    file: Path, rows: np.ndarray, faces: Arrays, probs: np.ndarray, **columns: np.ndarray
+) -> None:
     """Writes what networks make of training images.
 
     Args:
@@ -77,17 +79,14 @@ def taught(train: Arrays, probs: np.ndarray, share: float) -> Arrays:
     return Arrays(train.images, train.labels, (1 - share) * labels + share * probs)
 
 
-def probabilities(run_dir: Path, config: dict, images: torch.Tensor) -> torch.Tensor:
+def probabilities(run_dir: Path, images: torch.Tensor) -> torch.Tensor:
     """A run's probabilities, float32 (2, N, 7), of images as they are and mirrored.
 
     Args:
         run_dir: Its directory.
-        config: Its config.
         images: uint8 (N, 1, 48, 48).
     """
-    model = create_network(config["model"], input_size=config["input_size"])
-    # as they are packaged: rounded to float16
-    model.load_state_dict({k: v.half().to(v.dtype) for k, v in read_weights(run_dir).items()})
+    model = network_of(run_dir).half().float()  # rounded as weight files are
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, images = model.to(device, memory_format=torch.channels_last), images.to(device)
     return torch.stack([predict(model, x).softmax(1).cpu() for x in (images, images.flip(3))])
@@ -100,17 +99,14 @@ def main() -> None:
     add_data_arguments(parser)
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)  # before all are read
-    configs = [finished(folder)[0] for folder in args.runs]
+    configs = [finished(folder)[0] for folder in args.runs]  # before the data are read
     data = load_data(args, strict=False)
     for folder, config in zip(args.runs, configs, strict=True):
         check_learnt(folder, config, data.fingerprint)
     train = data["train"]
     images = torch.from_numpy(train.images).unsqueeze(1)
-    total = sum(
-        probabilities(folder, config, images)
-        for folder, config in tqdm(list(zip(args.runs, configs, strict=True)), unit="run")
-    )
-    probs = (total.mean(0) / len(configs)).numpy()
+    total = sum(probabilities(folder, images) for folder in tqdm(args.runs, unit="run"))
+    probs = (total.mean(0) / len(args.runs)).numpy()
     write_probabilities(args.out, np.arange(len(train)), train, probs)
     agreed = 100 * (probs.argmax(1) == train.labels).mean()
     print(f"written: {args.out}; the teacher agrees with {agreed:.2f} % of the {len(train):,} labels")

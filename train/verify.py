@@ -15,7 +15,7 @@ from fer_zoo.data import DataError
 from fer_zoo.models import WEIGHTS_DIR
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013
-from train.evaluate import evaluate
+from train.evaluate import evaluate, packaged
 from train.files import RESULTS_DIR, sha256
 
 TOLERANCE_IMAGES = 2
@@ -55,7 +55,7 @@ def main() -> int:
     parser = create_parser(__doc__)
     add_data_arguments(parser)
     data = load_data(parser.parse_args())
-    paths = sorted(WEIGHTS_DIR.glob("*.safetensors"))
+    paths = packaged(WEIGHTS_DIR)
     failed = [f"{path.stem}: {text}" for path in paths for text in differences(path, data)]
     print("\n".join(failed) or f"all {len(paths)} weight files give the figures of their results files")
     return 1 if failed else 0

@@ -36,6 +36,7 @@ from space.zoo import zoo_tab
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and the evidence for it on the face."
 MAX_FILE_SIZE = "25mb"
 SWEEP_SECONDS = 600  # how often files that are too old are looked for
+MAX_THREADS = 8  # that compute: each one that has read a large crowd keeps half a gigabyte
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
 
 
@@ -81,6 +82,7 @@ def main() -> None:
             head=HEAD,
             max_file_size=MAX_FILE_SIZE,
             ssr_mode=False,
+            max_threads=MAX_THREADS,
             footer_links=["api"],
             app_kwargs={"exception_handlers": EXCEPTION_HANDLERS},
         )

@@ -41,7 +41,7 @@ def draw_faces(image: ImageSource, faces: Sequence[Face | Track], max_size: int 
     scale = max(canvas.size) / longest
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 300))
-    font = _font(max(11, max(canvas.size) / 32))
+    largest = max(canvas.size) / 32
     for count, face in enumerate(faces, start=1):
         if isinstance(face, Track):
             number, color, face = face.number, face.color, face.face
@@ -49,6 +49,8 @@ def draw_faces(image: ImageSource, faces: Sequence[Face | Track], max_size: int 
             number, color = count, COLORS.get(face.label, track_color(count))
         x1, y1, x2, y2 = (value * scale for value in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
+        # about as wide as the face, so that in a crowd it does not hide the next one
+        font = _font(round(max(11, min(largest, (x2 - x1) / 5))))
         text = f"{number} {face.marked}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4 * line, bottom - top + 4 * line
@@ -80,7 +82,7 @@ def overlay(crop: Image.Image, heat: np.ndarray, size: int) -> Image.Image:
 
 
 @cache
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 

@@ -162,7 +162,8 @@ def compare_tab(
         show_progress="hidden",
         trigger_mode="always_last",
     )
-    photo_of_visitor.change(None, None, photo, js="() => null", api_visibility="private")
+    for changed in (photo_of_visitor.change, photo_is_face.input):
+        changed(None, None, photo, js="() => null", api_visibility="private")
     tab.select(
         None,
         [photo, whole, photo_of_visitor, photo_is_face],

@@ -31,7 +31,8 @@ STRIP_GAP = 1.0  # seconds; who was not seen for longer leaves a gap in it
 STRIP_FACES = 4  # the latest
 
 START = (
-    "Allow the camera, then click Record. It ends when you click Stop, or by itself after two minutes. "
+    "Allow the camera, then click Record. It ends when you click Stop or open another tab, and by itself "
+    "after two minutes. "
     f"{VISITORS} visitors are served at a time; others wait for their turn.\n\n"
     "A question mark after an expression: the model is unsure, and at this confidence too often wrong."
 )
@@ -44,14 +45,21 @@ WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every
 SCRIPT = """
 const left = [], fetch = window.fetch;
 let underway = false, stream, last;
+const stop = () => {
+  if (performance.now() - last < 1000) // it has not been stopped
+    document.querySelector("#camera .capture-button").click();
+};
+document.addEventListener("click", ({ target }) => {
+  const tab = target.closest("[role=tab]");
+  if (tab && tab.innerText.trim() !== "Live") stop();
+}, true);
 window.fetch = async (...request) => {
   const url = String(request[0]);
   if (!/\\/stream\\/\\w+$/.test(url)) return fetch(...request);
   if (url !== stream) {
     stream = url;
     setTimeout(() => {
-      if (url === stream && performance.now() - last < 1000) // it has not been stopped
-        document.querySelector("#camera .capture-button").click();
+      if (url === stream) stop();
     }, props.milliseconds);
   }
   last = performance.now();

@@ -271,7 +271,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
         [photo, model, whole],
         [status, shown, reading, details, gallery, *face],
         api_visibility="private",
-        show_progress_on=[status, shown],
+        show_progress_on=[status, shown, gallery, table, crop, heat],
     )
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # by default Gradio drops what is clicked while an earlier click is answered; put off, a selection would

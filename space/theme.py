@@ -54,7 +54,7 @@ table.bars caption { padding-bottom: 6px; text-align: left; }
 table.bars { width: 100%; }
 table.bars :is(th, td) { padding: 3px 0; }
 table.bars th { width: 5.5em; text-align: left; font-weight: 400; }
-table.bars td:last-child { width: 4.2em; text-align: right; }
+table.bars td:last-child { width: 4.2em; padding-left: 6px; text-align: right; }
 table.bars div { height: 1em; min-width: 2px; border-radius: 3px; }
 table.bars tr.top :is(th, td) { font-weight: 700; }
 table.heat th { padding: 4px 7px; text-align: left; font-weight: 400; }
@@ -74,6 +74,9 @@ table.sortable [aria-sort] button::after { content: "\\a0↕"; opacity: 0.5; }
 table.sortable [aria-sort=ascending] button::after { content: "\\a0↑"; opacity: 1; }
 table.sortable [aria-sort=descending] button::after { content: "\\a0↓"; opacity: 1; }
 .scroll { overflow-x: auto; }
+#zoo-card table { display: block; max-width: 100%; overflow-x: auto; }
+#zoo-card :is(th, td) { overflow-wrap: normal; word-break: normal; }
+#png, #json { display: none !important; } /* Gradio shows them again with what is around them */
 ul.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 0; padding: 0; list-style: none; }
 ul.legend span { display: inline-block; width: 0.75em; height: 0.75em; margin-right: 6px; }
 #face .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 148px));
@@ -100,13 +103,17 @@ for (const kind of ["error", "load"])
   document.addEventListener(kind, ({ target }) => {
     if (target.tagName === "IMG") target.style.visibility = kind === "error" ? "hidden" : "";
   }, true);
-// Screen readers say what changes in these places, and what the example photos are.
+// Screen readers say what changes in these places, not the seconds that tick, and what the examples are.
 new MutationObserver(() => {
   for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
+  for (const clock of document.querySelectorAll(".status [data-testid=status-tracker]:not([aria-hidden])"))
+    clock.ariaHidden = "true";
   for (const mark of document.querySelectorAll("[role=graphics-symbol]:not([aria-label], [aria-hidden])"))
     mark.ariaHidden = "true"; // a plot's invisible handle for the mouse
-  for (const example of document.querySelectorAll(".gallery-item:not([aria-label])"))
-    example.ariaLabel = "Example " + (example.querySelector("img")?.src.match(/([^/]+)\\.jpg$/)?.[1] ?? "");
-}).observe(document, { childList: true, subtree: true });
+  for (const example of document.querySelectorAll(".gallery-item:not([aria-label])")) {
+    const name = example.querySelector("img, video")?.src.match(/([^/]+)\\.\\w+$/)?.[1];
+    if (name) example.ariaLabel = `Example ${name}`;
+  }
+}).observe(document, { childList: true, subtree: true, attributeFilter: ["src"] });
 </script>
 """

@@ -71,6 +71,7 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
         gr.Video(str(out), visible=True),
         timeline,
         gr.Column(visible=bool(faces)),
+        gr.Column(visible=timeline.frames > 1),
         gr.Radio(faces, value=faces[0] if faces else None, visible=len(faces) > 1),
         plot(timeline, faces[0]) if faces else None,
         gr.DownloadButton(value=str(csv), visible=bool(timeline.faces)),
@@ -82,6 +83,7 @@ def nothing(message: str) -> list:
         message,
         gr.Video(None, visible=False),
         None,
+        gr.Column(visible=False),
         gr.Column(visible=False),
         gr.Radio([], value=None),
         None,
@@ -123,30 +125,33 @@ def video_tab() -> None:
             gr.Examples([[str(EXAMPLE)]], clip, label="Example")
     with gr.Column(visible=False) as details:
         face = gr.Radio(label="Face", elem_id="video-face")
-        lines = gr.LinePlot(
-            x="seconds",
-            y="probability (%)",
-            color="expression",
-            color_map=COLORS,
-            colors_in_legend=[],
-            y_lim=[0, 100],
-            height=300,
-            elem_id="timeline",
-        )
-        gr.HTML(
-            legend(COLORS) + "<p>Drag over a part of the timeline to see the clip from there.</p>",
-            apply_default_css=False,
-        )
+        with gr.Column() as over_time:
+            lines = gr.LinePlot(
+                x="seconds",
+                y="probability (%)",
+                color="expression",
+                color_map=COLORS,
+                colors_in_legend=[],
+                y_lim=[0, 100],
+                height=300,
+                elem_id="timeline",
+            )
+            gr.HTML(
+                legend(COLORS) + "<p>Drag over a part of the timeline to see the clip from there.</p>",
+                apply_default_css=False,
+            )
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
+    screen = [status, shown, timeline, details, over_time, face, lines, table]
     start.click(
         read_clip,
         [clip, model, smoothing],
-        [status, shown, timeline, details, face, lines, table],
+        screen,
         concurrency_limit=CLIPS,
         concurrency_id="video",
         api_visibility="private",
         show_progress_on=[status],
     )
     private = {"api_visibility": "private", "show_progress": "hidden"}
+    clip.change(lambda: nothing(START), None, screen, **private)
     face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
     lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

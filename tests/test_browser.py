@@ -148,7 +148,7 @@ def test_faces_are_chosen_by_number_and_by_click(page, examples, tmp_path):
 
 
 def test_example_photo(page):
-    page.get_by_role("button").filter(has=page.locator("img[src*=astronaut]")).click()
+    page.get_by_role("button", name="Example astronaut").click()
     wait_for_text(page, TOP, "^happy$")
 
 
@@ -179,6 +179,13 @@ def test_picture_and_numbers_can_be_taken_home(page, examples):
         page.get_by_role("button", name="Numbers").click()
     (face,) = json.loads(numbers.value.path().read_text())
     assert face["label"] == "happy" and face["unsure"] is False
+
+    page.get_by_role("button", name="Example grace_hopper").click()
+    wait_for_text(page, TOP, "^neutral$")
+    assert not page.locator("#png").is_visible() and not page.locator("#json").is_visible()
+    with page.expect_download() as numbers:
+        page.get_by_role("button", name="Numbers").click()
+    assert json.loads(numbers.value.path().read_text())[0]["label"] == "neutral"
 
 
 def test_keyboard_alone_is_enough(page, examples):
@@ -237,6 +244,16 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     assert page.get_attribute("#live-frame img", "src") == last
 
 
+def test_live_ends_where_another_tab_is_opened(page):
+    open_tab(page, "Live")
+    page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.locator("#camera").get_by_text("Record", exact=True).click()
+    page.wait_for_selector("#live-frame img")
+    open_tab(page, "Zoo")
+    open_tab(page, "Live")
+    page.locator("#camera").get_by_text("Record", exact=True).wait_for()
+
+
 def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     open_tab(page, "Video")
     page.set_input_files("#clip input[type=file]", clip)
@@ -258,6 +275,8 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
 
     (tmp_path / "broken.mp4").write_bytes(b"no clip")
     page.locator("#clip").get_by_label("Clear").click()
+    wait_for_text(page, "#video-status", "^Every face of the clip is followed")
+    assert not page.locator("#annotated").is_visible() and not page.locator("#timeline").is_visible()
     page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
@@ -266,7 +285,7 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
 
 def test_example_clip_has_two_faces(page):
     open_tab(page, "Video")
-    page.locator("button.gallery-item:visible").click()
+    page.get_by_role("button", name="Example two_faces").click()
     page.wait_for_selector("#clip video")
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"^75 frames, .* 2 faces\.$")
@@ -292,6 +311,15 @@ def test_photo_comes_along_to_compare(page, examples):
     open_tab(page, "Compare")
     wait_for_text(page, "#compare-status", r"models say happy\.$")
     assert page.locator("#compare-cards article").first.locator("tr.top").inner_text() == happy
+    for whole, found, said in (
+        (True, "Read as one face", "The picture as one"),
+        (False, "1 face", "The face"),
+    ):
+        open_tab(page, "Photo")
+        page.get_by_label("This picture is already a face").first.set_checked(whole)
+        wait_for_text(page, "#status", f"^{found}")
+        open_tab(page, "Compare")
+        wait_for_text(page, "#compare-status", f"^{said}")
 
     page.locator("#compare-photo").get_by_label("Remove Image").click()
     wait_for_text(page, "#compare-status", "Add a photo")
@@ -366,6 +394,10 @@ def test_fits_on_a_phone(page, clip):
     for tab in TABS:
         show_something(page, tab, clip)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+    open_tab(page, "Zoo")
+    page.get_by_role("button", name="Model card").click()
+    words = page.locator("#zoo-card td").first  # "parameters": not a letter a line
+    assert words.bounding_box()["height"] < 60
 
 
 def show_something(page, tab: str, clip) -> None:

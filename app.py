@@ -37,6 +37,7 @@ TITLE = "# fer-zoo\nFaces, the expression each one shows, and the evidence for i
 MAX_FILE_SIZE = "25mb"
 SWEEP_SECONDS = 600  # how often files that are too old are looked for
 MAX_THREADS = 8  # that compute: each one that has read a large crowd keeps half a gigabyte
+MAX_REMEMBERED = 500  # visitors whose last photo can still be asked about; the oldest go first
 MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
 
 
@@ -83,6 +84,7 @@ def main() -> None:
             max_file_size=MAX_FILE_SIZE,
             ssr_mode=False,
             max_threads=MAX_THREADS,
+            state_session_capacity=MAX_REMEMBERED,
             footer_links=["api"],
             app_kwargs={"exception_handlers": EXCEPTION_HANDLERS},
         )

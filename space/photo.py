@@ -34,7 +34,14 @@ NO_FACE = (
     "No face found. A larger or more frontal face may help; if the whole picture is one face, "
     "tick “This picture is already a face”."
 )
+CROWD = 9  # faces, from which on each is kept smaller
 DOWNLOAD_SIDE = 4096  # pixels; of the picture with boxes that visitors download
+
+# On a phone the answer lies below the fold.
+SCROLL = """() => {
+  if (innerWidth < 640 && document.querySelector("#shown img"))
+    document.querySelector("#status").scrollIntoView({ behavior: "smooth" });
+}"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         path,
         whole,
         model,
-        [replace(face, crop=reduced(face.crop)) for face in faces],
+        [replace(face, crop=reduced(face.crop, len(faces))) for face in faces],
         recognizer(model).explain(faces),
         shown.width / image.width,
     )
@@ -84,9 +91,10 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
     ]
 
 
-def reduced(crop: Image.Image) -> Image.Image:
-    """What is kept of a face for an hour: no more than is shown."""
-    return crop if crop.width <= FACE_SIZE else crop.resize((FACE_SIZE, FACE_SIZE))
+def reduced(crop: Image.Image, faces: int) -> Image.Image:
+    """What is kept of one of so many faces for an hour: no more than is shown, half of that in a crowd."""
+    side = FACE_SIZE if faces < CROWD else FACE_SIZE // 2
+    return crop if crop.width <= side else crop.resize((side, side))
 
 
 def nothing(message: str, image: Image.Image | None = None) -> list:
@@ -272,7 +280,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
         [status, shown, reading, details, gallery, *face],
         api_visibility="private",
         show_progress_on=[status, shown, gallery, table, crop, heat],
-    )
+    ).success(js=SCROLL)
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # by default Gradio drops what is clicked while an earlier click is answered; put off, a selection would
     # come with the earlier one's data

@@ -394,6 +394,8 @@ def test_fits_on_a_phone(page, clip):
     for tab in TABS:
         show_something(page, tab, clip)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+        if tab == "Photo":  # the answer comes into sight
+            page.wait_for_function("document.querySelector('#status').getBoundingClientRect().y < 400")
     open_tab(page, "Zoo")
     page.get_by_role("button", name="Model card").click()
     words = page.locator("#zoo-card td").first  # "parameters": not a letter a line

@@ -161,7 +161,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     trial = {"name": "base", "accuracy": [61, 62], "gain": [-0.25, 0.75]}
     trial |= {"parameters": 1000, "gmacs": 0.5, "milliseconds": 1.25, "minutes": 3.2}
     (tmp_path / "search-fer_cnn.json").write_text(
-        json.dumps({"epochs": 60, "timed_on": "a CPU", "trials": [trial]})
+        json.dumps({"epochs": 60, "validation_images": 3309, "timed_on": "a CPU", "trials": [trial]})
     )
     config |= {"labels": "ferplus", "recipe_name": "flagship"}
     config["recipe"] = json.loads(json.dumps(flagship_recipe))
@@ -170,6 +170,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert f"| test | {split['accuracy']:.2f} ± 0.25 |" in card and "| 75.50 ± 1.41 |" in card
     assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
     assert "| base | 61.50 | +0.25 | -0.25 to +0.75 | 1,000 | 0.500 | 1.2 | 3 |" in card
+    assert "95 % interval of ± 1.7" in " ".join(card.split())
     assert "clean test, FER+ majority" in card
     assert "train/flagship.py" in card
     config |= {"teacher": ["a digest"], "recipe_name": "strong"}

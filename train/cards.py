@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 
+import numpy as np
 import timm
 
 import fer_zoo  # noqa: F401, registers the architectures
@@ -303,9 +304,13 @@ def _tried(arch: str) -> str:
     results = read_results(f"search-{arch}", {})
     if not results:
         return ""
+    base, *_ = results["trials"]
+    half = half_interval(np.mean(base["accuracy"]), results["validation_images"])
     return (
         f"## What was tried\n\nOne change at a time, {results['epochs']} epochs. Accuracy is that on clean "
-        "validation, the mean of the last five epochs; milliseconds are those of one face in PyTorch on "
+        f"validation, the mean of the last five epochs, and has a 95 % interval of ± {half:.1f}, other seeds "
+        "apart: small differences decide nothing, and longer trainings may ask for other changes. "
+        "Milliseconds are those of one face in PyTorch on "
         f"{results['timed_on']}, and minutes those of a training.\n\n{search_table(results['trials'])}\n\n"
     )
 

@@ -220,10 +220,10 @@ def main() -> None:
     _, common = step_options(args)
     run_all(steps(search, out, common, args.teacher), args.jobs, out / "logs")
     rows = summarize(search, out)
-    config, _ = finished(run_dir(out, search.trials[0], search.seeds[0]))
+    config, result = finished(run_dir(out, search.trials[0], search.seeds[0]))
     common = {key: config[key] for key in ("data", "versions", "hardware", "git", "recipe")}
     results = {"model": search.model, "epochs": args.epochs or search.epochs, "seeds": search.seeds}
-    results["timed_on"] = f"{cpu()}, 2 threads"
+    results |= {"validation_images": result["validation_images"], "timed_on": f"{cpu()}, 2 threads"}
     write_json(file, results | common | {"trials": rows})
     print(table(rows))
 

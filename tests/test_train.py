@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import signal
 import sys
@@ -127,7 +128,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp
     assert bool(list(out.glob("checkpoint-*.tmp"))) == (within == "run_dir.sha256")
     done = run(*args)
     assert done.returncode == 0, done.stderr
-    assert "resuming" in done.stdout
+    assert "resuming" in done.stdout and "begun on" not in done.stdout
     for key, value in weights(finished).items():
         assert torch.equal(weights(out)[key], value), key
 
@@ -137,7 +138,9 @@ def test_ctrl_c_leaves_a_run_that_resumes(source, tmp_path):
     done = interrupt(fit_args(source, out), out, signal.SIGINT)
     assert done.returncode == 130
     assert "interrupted: a training" in done.stderr and "Traceback" not in done.stderr
-    assert "resuming" in run_here(*fit_args(source, out)).stdout
+    resumed = run(*fit_args(source, out), OMP_NUM_THREADS="2")
+    assert "resuming" in resumed.stdout
+    assert re.search(r"begun on 1 x .*, 1 thread, and goes on on 1 x .*, 2 threads", resumed.stdout)
 
 
 def test_a_model_learns(source, tmp_path):

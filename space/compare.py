@@ -162,8 +162,14 @@ def compare_tab(
         show_progress="hidden",
         trigger_mode="always_last",
     )
-    for changed in (photo_of_visitor.change, photo_is_face.input):
-        changed(None, None, photo, js="() => null", api_visibility="private")
+    photo_of_visitor.change(None, None, photo, js="() => null", api_visibility="private")
+    photo_is_face.input(
+        None,
+        [photo, photo_of_visitor],
+        photo,
+        js="(photo, other) => (other ? null : photo)",
+        api_visibility="private",
+    )
     tab.select(
         None,
         [photo, whole, photo_of_visitor, photo_is_face],

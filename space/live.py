@@ -45,12 +45,10 @@ WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every
 SCRIPT = """
 const left = [], fetch = window.fetch;
 let underway = false, stream, last;
-const stop = () => {
-  if (performance.now() - last < 1000) // it has not been stopped
-    document.querySelector("#camera .capture-button").click();
-};
+const stop = () => // the button that starts is the same one
+  document.querySelector("#camera .capture-button:not(:has([title='start recording']))")?.click();
 document.addEventListener("click", ({ target }) => {
-  const tab = target.closest("[role=tab]");
+  const tab = target.closest("[role=tab], .overflow-dropdown button");
   if (tab && tab.innerText.trim() !== "Live") stop();
 }, true);
 window.fetch = async (...request) => {

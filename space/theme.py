@@ -106,7 +106,7 @@ for (const kind of ["error", "load"])
 // Screen readers say what changes in these places, not the seconds that tick, and what the examples are.
 new MutationObserver(() => {
   for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
-  for (const clock of document.querySelectorAll(".status [data-testid=status-tracker]:not([aria-hidden])"))
+  for (const clock of document.querySelectorAll(".status :is(.progress-text, .meta-text):not([aria-hidden])"))
     clock.ariaHidden = "true";
   for (const mark of document.querySelectorAll("[role=graphics-symbol]:not([aria-label], [aria-hidden])"))
     mark.ariaHidden = "true"; // a plot's invisible handle for the mouse

@@ -78,6 +78,11 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
     ]
 
 
+def unless_other(clip: str | None, read: str | None) -> list:
+    """Takes a clip's results away where another one has taken its place meanwhile."""
+    return [gr.skip()] * 8 if clip == read else nothing(START)
+
+
 def nothing(message: str) -> list:
     return [
         message,
@@ -110,7 +115,7 @@ def seek(event: gr.SelectData) -> gr.Video:
 
 
 def video_tab() -> None:
-    timeline = gr.State(time_to_live=KEPT_SECONDS)
+    timeline, read = gr.State(time_to_live=KEPT_SECONDS), gr.State()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             clip = gr.Video(label="Clip", sources=["upload"], height=320, elem_id="clip")
@@ -142,7 +147,8 @@ def video_tab() -> None:
             )
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
     screen = [status, shown, timeline, details, over_time, face, lines, table]
-    start.click(
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    start.click(lambda path: path, clip, read, **private).then(
         read_clip,
         [clip, model, smoothing],
         screen,
@@ -150,8 +156,7 @@ def video_tab() -> None:
         concurrency_id="video",
         api_visibility="private",
         show_progress_on=[status],
-    )
-    private = {"api_visibility": "private", "show_progress": "hidden"}
+    ).then(unless_other, [clip, read], screen, **private)
     clip.change(lambda: nothing(START), None, screen, **private)
     face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
     lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

@@ -249,9 +249,13 @@ def test_live_ends_where_another_tab_is_opened(page):
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
     page.locator("#camera").get_by_text("Record", exact=True).click()
     page.wait_for_selector("#live-frame img")
-    open_tab(page, "Zoo")
-    open_tab(page, "Live")
+    for tab in ("Zoo", "About", "Live"):  # one stops it, the next does not start it again
+        open_tab(page, tab)
     page.locator("#camera").get_by_text("Record", exact=True).wait_for()
+    page.wait_for_timeout(1.5 * SECONDS)  # for the frame on its way
+    last = page.get_attribute("#live-frame img", "src")
+    page.wait_for_timeout(1 * SECONDS)
+    assert page.get_attribute("#live-frame img", "src") == last
 
 
 def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):

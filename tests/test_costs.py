@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from train.costs import cost_of, minutes_of
+from train.costs import cost_in_words, minutes_of
 from train.files import RESULTS_DIR
 
 
@@ -13,7 +13,7 @@ def results(name: str) -> dict:
 
 
 def petaflop(name: str) -> float:
-    return float(cost_of(results(name)).split()[0])
+    return float(cost_in_words(results(name)).split()[0])
 
 
 def test_a_file_costs_what_its_run_and_those_before_it_did():
@@ -26,8 +26,8 @@ def test_a_file_costs_what_its_run_and_those_before_it_did():
     small = recipe["progressive"] * (1 - 4 / 9)
     last = 6 * votes["gmacs"] * recipe["epochs"] * 221 * recipe["batch_size"] * (1 - small) / 1e6
     assert petaflop("fer_net.ferplus") == pytest.approx(petaflop("fer_net.fer2013") + last, abs=0.011)
-    assert "hours with those that taught it" in cost_of(votes)
-    assert "hours" not in cost_of(results("fer_cnn.paper"))
+    assert "hours with those that taught it" in cost_in_words(votes)
+    assert "hours" not in cost_in_words(results("fer_cnn.paper"))
 
 
 def test_a_run_that_was_made_anew_by_another_recipe_is_not_the_one_that_others_went_on_with(
@@ -37,11 +37,11 @@ def test_a_run_that_was_made_anew_by_another_recipe_is_not_the_one_that_others_w
         (tmp_path / file.name).write_text(file.read_text())
     monkeypatch.setattr("train.files.RESULTS_DIR", tmp_path)
     votes, labels = results("fer_net.ferplus"), results("fer_net.fer2013")
-    before = cost_of(votes)
+    before = cost_in_words(votes)
     labels["run"]["config"]["recipe_name"] = "flagship"
     labels["run"]["result"]["train_seconds"] = 1e6
     (tmp_path / "fer_net.fer2013.json").write_text(json.dumps(labels))
-    assert before != "not known" and cost_of(votes) == "not known" and minutes_of(votes) is None
-    assert labels["run"]["config"]["start"] and cost_of(labels) == "not known"
+    assert before != "not known" and cost_in_words(votes) == "not known" and minutes_of(votes) is None
+    assert labels["run"]["config"]["start"] and cost_in_words(labels) == "not known"
     labels["run"]["config"]["start"] = None
-    assert cost_of(labels).endswith(" PFLOP")
+    assert cost_in_words(labels).endswith(" PFLOP")

@@ -115,10 +115,10 @@ def measure(seconds: float) -> dict:
         seen = page.evaluate("seen")
         words = page.inner_text("#live-faces")
         browser.close()
-    if len(seen) < 2 or not re.search(r"Face \d+: \w+", words):  # a new number after every recording
-        raise ValueError(f"there were {len(seen)} answers, the last {words!r}: give more --seconds")
     gaps = [(b[0] - a[0]) / 1000 for a, b in itertools.pairwise(seen)]
     running = [gap for gap in gaps if gap < 2]  # between two recordings nothing is answered
+    if not running or not re.search(r"Face \d+: \w+", words):  # a new number after every recording
+        raise ValueError(f"there were {len(seen)} answers, the last {words!r}: give more --seconds")
     latency = [(camera - shown) % FRAMES / FPS for _, shown, camera in seen]
     return {
         "seconds": seconds,

@@ -10,7 +10,7 @@ import timm
 import fer_zoo  # noqa: F401, registers the architectures
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train.costs import cost_of, recipe_name, reproducible, seen
+from train.costs import cost_in_words, recipe_name, reproducible, seen
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
 from train.lineage import SHORTER, needs
@@ -182,7 +182,7 @@ def card(results: dict) -> str:
         sha256=results["sha256"],
         labels=", ".join(EXPRESSIONS),
         latency=_latency(results["model"]),
-        cost=cost_of(results),
+        cost=cost_in_words(results),
         temperature=(
             "none: the logits are the network's own"
             if results["temperature"] == 1

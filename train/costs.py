@@ -7,7 +7,7 @@ from train.lineage import RECIPES, epochs, needs, own_runs
 from train.recipe import Recipe, load_recipe, settings_of
 
 
-def cost_of(results: dict) -> str:
+def cost_in_words(results: dict) -> str:
     """What a file's own trainings took together, and the hours of those before them that taught, as text."""
     arch, _, tag = results["model"].partition(".")
     config, recipe = results["run"]["config"], recipe_name(results)
@@ -20,7 +20,7 @@ def cost_of(results: dict) -> str:
     records = [_record(*run) for run in runs]
     if None in records:
         return "not known"
-    own, every = minutes_of(results), _minutes([*needs(arch, recipe), (arch, recipe)])
+    own, every = _minutes(runs), _minutes([*needs(arch, recipe), (arch, recipe)])
     work = sum(
         _petaflop(results["gmacs"], asdict(load_recipe(name, epochs=epochs(model, name))), record)
         for (model, name), record in zip(runs, records, strict=True)

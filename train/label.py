@@ -185,7 +185,7 @@ class Labeler:
 
     def write(self, rows: Iterable[dict[str, Any]], file: Path, bar: tqdm) -> None:
         """Labels a part into a file that is whole or absent."""
-        with atomic(file) as partial, pq.ParquetWriter(partial, self.schema) as writer:
+        with atomic(file) as unfinished, pq.ParquetWriter(unfinished, self.schema) as writer:
             for batch in self._batches(rows):
                 writer.write_table(pa.Table.from_pylist(self._label(batch), self.schema))
                 bar.update(len(batch))

@@ -114,7 +114,7 @@ async def load(url: str, photos: list[bytes], wanted: list, seconds: float, leav
         )
     elapsed = time.monotonic() - started
     if not tally.seconds:
-        raise ValueError("no visitor had an answer: give more --visitors or --seconds, or fewer --leaving")
+        raise ValueError("no visitor had an answer: give more --visitors or --seconds, or less --leaving")
     return {
         "visitors": len(photos),
         "seconds": seconds,

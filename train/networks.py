@@ -75,6 +75,7 @@ def network_of(run_dir: Path) -> nn.Module:
 
     Raises:
         RunError: It is not finished, or its weights are damaged.
+        ModelError: timm no longer has such a model.
     """
     config, _ = finished(run_dir)
     model = create_network(config["model"], labels=config["label_names"], input_size=config["input_size"])

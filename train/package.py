@@ -53,7 +53,6 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     # with its tag, where it has one: of other weights timm may know another mean and standard deviation
     name = config["model"]
     arch = name.partition(".")[0]
-    state = read_weights(run_dir)
     size = config["input_size"] or 48
     temperature = 1.0
     if data:
@@ -67,6 +66,8 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
             for parameter in model.get_classifier().parameters():
                 parameter /= temperature
         state = model.state_dict()
+    else:
+        state = read_weights(run_dir)
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     metadata = {
         "format": "pt",

@@ -150,7 +150,7 @@ class RunDir:
     def __init__(self, path: Path, config: dict, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
-        self.hardware = config.get("hardware")
+        self.config = config
         # one that did not come as far as a checkpoint may be tried again with other settings
         begun = self._checkpoints() or (path / RESULT).exists()
         keep_config(path, config, accelerator, anew=not begun)
@@ -230,10 +230,12 @@ class RunDir:
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
-        there, here = json.loads((self.path / CONFIG).read_text()).get("hardware"), self.hardware
-        if there != here:
-            note = f"note: begun on {there}, and goes on on {here}: the last bits may differ"
-            self.accelerator.print(note, flush=True)
+        begun = json.loads((self.path / CONFIG).read_text())
+        for key in ("hardware", "compile"):
+            there, here = begun.get(key), self.config.get(key)
+            if there != here:
+                note = f"note: {key} was {there} and is {here} now: the last bits may differ"
+                self.accelerator.print(note, flush=True)
         return progress["history"], progress["best"]
 
     def finish(self, result: dict) -> None:

@@ -213,6 +213,8 @@ def main() -> None:
     out = out_of_steps(args, f"search-{search.model}")
     file = (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json"
     if file.parent.resolve() == RESULTS_DIR:
+        if args.epochs:
+            raise ValueError("rehearsals are not published: give --results another folder")
         load_data(args)  # what is published is of the real data
         published = json.loads(file.read_text())["trials"] if file.exists() else []
         if lost := {row["name"] for row in published} - {trial.name for trial in search.trials}:

@@ -37,7 +37,7 @@ from fer_zoo import Recognizer
 from fer_zoo.data import DataError
 from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
-from fer_zoo.files import atomic, visible_files
+from fer_zoo.files import visible_files
 from fer_zoo.images import ImageError, image_suffixes, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
@@ -185,10 +185,12 @@ class Labeler:
 
     def write(self, rows: Iterable[dict[str, Any]], file: Path, bar: tqdm) -> None:
         """Labels a part into a file that is whole or absent."""
-        with atomic(file) as unfinished, pq.ParquetWriter(unfinished, self.schema) as writer:
+        unfinished = file.with_name(file.name + ".tmp")  # after a kill the next run takes its place
+        with pq.ParquetWriter(unfinished, self.schema) as writer:
             for batch in self._batches(rows):
                 writer.write_table(pa.Table.from_pylist(self._label(batch), self.schema))
                 bar.update(len(batch))
+        os.replace(unfinished, file)
 
     def _batches(self, rows: Iterable[dict[str, Any]]) -> Iterator[list[tuple[str | None, Picture | str]]]:
         """Path, and either the picture or what is wrong with it."""

@@ -310,8 +310,8 @@ def _tried(arch: str) -> str:
         f"## What was tried\n\nOne change at a time, {results['epochs']} epochs. Accuracy is that on clean "
         f"validation, the mean of the last five epochs, and has a 95 % interval of ± {half:.1f}, other seeds "
         "apart: small differences decide nothing, and longer trainings may ask for other changes. "
-        "Milliseconds are those of one face in PyTorch on "
-        f"{results['timed_on']}, and minutes those of a training.\n\n{search_table(results['trials'])}\n\n"
+        f"Milliseconds are those of one face in PyTorch on {results['timed_on']}, and minutes those of a "
+        f"training beside others.\n\n{search_table(results['trials'])}\n\n"
     )
 
 

@@ -173,17 +173,19 @@ def cost_of(name: str) -> dict:
 
 def table(rows: list[dict]) -> str:
     """The trials as Markdown."""
-    base = rows[0]
+    seeds = len(rows[0]["accuracy"])
+    several = seeds > 1  # only then there is a least and a most
+    trained, span = (f"mean of {seeds} seeds", "| least to most ") if several else ("one seed", "")
     lines = [
-        f"| change; mean of {len(base['accuracy'])} | accuracy % | against base | least to most "
-        "| parameters | GMACs | ms a face | minutes |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"| change; {trained} | accuracy % | against base {span}| parameters | GMACs | ms a face | minutes |",
+        "|---" + "|--:" * (7 if several else 6) + "|",
     ]
     for row in rows:
+        span = f"| {min(row['gain']):+.2f} to {max(row['gain']):+.2f} " if several else ""
         lines.append(
-            f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {np.mean(row['gain']):+.2f} "
-            f"| {min(row['gain']):+.2f} to {max(row['gain']):+.2f} | {row['parameters']:,} "
-            f"| {row['gmacs']:.3f} | {row['milliseconds']:.1f} | {row['minutes']:.0f} |"
+            f"| {row['name']} | {np.mean(row['accuracy']):.2f} | {np.mean(row['gain']):+.2f} {span}"
+            f"| {row['parameters']:,} | {row['gmacs']:.3f} | {row['milliseconds']:.1f} "
+            f"| {row['minutes']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -174,7 +174,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert "clean test, FER+ majority" in card
     assert "train/flagship.py" in card
     config |= {"teacher": ["a digest"], "recipe_name": "strong"}
-    assert "2 seeds" not in cards.card(results)  # they had no teacher
+    assert "each of the 2 seeds" not in cards.card(results)  # they had no teacher
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
     ]
 
 
-def unless_other(clip: str | None, read: str | None) -> list:
+def unless_other(clip: str | None, read: str | None) -> list | dict:
     """Takes a clip's results away where another one has taken its place meanwhile."""
-    return [gr.skip()] * 8 if clip == read else nothing(START)
+    return gr.skip() if clip == read else nothing(START)
 
 
 def nothing(message: str) -> list:

@@ -84,11 +84,12 @@ def measure(
         silent = tqdm(disable=True)
         return lambda: trainer.epoch(0, silent)
 
-    compiled = compile_pays(create_network(name), accelerator.device, 10**9)
+    model = create_network(name)
+    compiled = compile_pays(model, accelerator.device, 10**9)
     loops = {"ours": ours(compiled), "alone": _alone(name, compiled, len(faces), recipe, accelerator)}
     if compiled:
         loops["ours_eager"] = ours(False)
-    if can_record(create_network(name), accelerator):
+    if can_record(model, accelerator):
         loops["alone_graphed"] = _alone(name, compiled, len(faces), recipe, accelerator, graphed=True)
     for loop in loops.values():
         loop()  # warm-up

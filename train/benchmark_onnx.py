@@ -37,7 +37,7 @@ from fer_zoo.onnx_model import OnnxModel, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
 from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.evaluate import learnt
+from train.evaluate import learnt, packaged
 from train.ferplus import clean_validation
 from train.files import RESULTS_DIR, read_results, sha256, write_json
 
@@ -179,7 +179,7 @@ def main() -> None:
     data = load_data(args)
     spread = np.linspace(0, len(data["train"]) - 1, CALIBRATION).astype(int)
     models, peers = {}, {}
-    for path in tqdm(sorted(WEIGHTS_DIR.glob("*.safetensors")), disable=None):
+    for path in tqdm(packaged(WEIGHTS_DIR), disable=None):
         clean = clean_validation(data, learnt(path))
         models[path.stem] = measure(path, data["train"].images[spread], clean.images, clean.labels)
     if args.fer:

@@ -11,20 +11,16 @@ def cost_in_words(results: dict) -> str:
     """What a file's own trainings took together, and the hours of those before them that taught, as text."""
     arch, _, tag = results["model"].partition(".")
     config, recipe = results["run"]["config"], recipe_name(results)
-    if reproducible(arch, tag, recipe):
-        runs = own_runs(arch, recipe)
-    elif config.get("start"):  # whose record is not kept
+    known, own = reproducible(arch, tag, recipe), minutes_of(results)
+    if own is None and (known or config.get("start")):  # the record of a run before it is not kept
         return "not known"
-    else:
-        return f"{_petaflop(results['gmacs'], config['recipe'], results['run']['result']):.2f} PFLOP"
-    records = [_record(*run) for run in runs]
-    if None in records:
-        return "not known"
-    own, every = _minutes(runs), _minutes([*needs(arch, recipe), (arch, recipe)])
-    work = sum(
-        _petaflop(results["gmacs"], asdict(load_recipe(name, epochs=epochs(model, name))), record)
-        for (model, name), record in zip(runs, records, strict=True)
-    )
+    work = _petaflop(results["gmacs"], config["recipe"], results["run"]["result"])
+    if own is None:
+        return f"{work:.2f} PFLOP"
+    for model, name in own_runs(arch, recipe)[1:]:
+        settings = asdict(load_recipe(name, epochs=epochs(model, name)))
+        work += _petaflop(results["gmacs"], settings, _record(model, name))
+    every = _minutes([*needs(arch, recipe), (arch, recipe)])
     taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
     return f"{work:.2f} PFLOP, {own:.0f} minutes{taught}"
 

@@ -132,7 +132,7 @@ def page() -> str:
     ]
     return PAGE.format(
         table=_table(results, crossed),
-        seeds=_seeds(crossed),
+        seeds=", ".join(f"{models[name]['seeds']} of {name}" for name in PAPER),
         reproduced=_reproduced(results),
         claims="\n".join(claims),
         best=BEST,
@@ -173,12 +173,6 @@ def _table(results: dict[str, dict], crossed: dict) -> str:
             f"| {splits['test_clean']['accuracy']:.2f} ± {splits['test_clean']['accuracy_ci95']:.2f} |"
         )
     return "\n".join(rows)
-
-
-def _seeds(crossed: dict) -> str:
-    """How many seeds of the cross-validation each network of the paper's has."""
-    counts = {name: len(crossed["models"][name]["folds"]) // crossed["folds"] for name in PAPER}
-    return ", ".join(f"{count} of {name}" for name, count in counts.items())
 
 
 def _both(splits: dict) -> Share:

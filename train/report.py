@@ -146,8 +146,7 @@ def cv_table() -> str:
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, model in summary["models"].items():
-        seeds = len(model["folds"]) // summary["folds"]
-        rows.append(f"| `{name}` | {seeds} | {' | '.join(cells(model))} |")
+        rows.append(f"| `{name}` | {model['seeds']} | {' | '.join(cells(model))} |")
     if mixed := unlike(summary):
         rows.append(f"\n{mixed}")
     if curves := _curves():

@@ -84,7 +84,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"{path / WEIGHTS} cannot be read ({error}): train that run again") from error
 
 
-def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool = False) -> None:
+def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool = False) -> dict:
     """Writes config.json into a directory, which is made if absent, or refuses one of another config.
 
     Args:
@@ -92,6 +92,9 @@ def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool =
         config: JSON-able.
         accelerator: Its main process writes.
         anew: Write it also where there is one.
+
+    Returns:
+        What is stored, which may differ in records.
 
     Raises:
         RunError: It holds another config, or cannot be written or read.
@@ -112,6 +115,7 @@ def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool =
     if found := list(changed(stored, config)):
         changes = "; ".join(f"{key} is {there} there and {now} now" for key, there, now in found)
         raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it")
+    return stored
 
 
 @contextmanager
@@ -153,7 +157,7 @@ class RunDir:
         self.config = config
         # one that did not come as far as a checkpoint may be tried again with other settings
         begun = self._checkpoints() or (path / RESULT).exists()
-        keep_config(path, config, accelerator, anew=not begun)
+        self.begun_with = keep_config(path, config, accelerator, anew=not begun)
         self.digest = sha256(path / CONFIG)
 
     def result(self) -> dict | None:
@@ -230,9 +234,8 @@ class RunDir:
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
-        begun = json.loads((self.path / CONFIG).read_text())
         for key in ("hardware", "compile"):
-            there, here = begun.get(key), self.config.get(key)
+            there, here = self.begun_with.get(key), self.config.get(key)
             if there != here:
                 note = f"note: {key} was {there} and is {here} now: the last bits may differ"
                 self.accelerator.print(note, flush=True)

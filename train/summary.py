@@ -64,8 +64,8 @@ def published() -> dict:
     """The cross-validations that `train/compare.py` published, as one summary.
 
     Returns:
-        `recipe` and the number of `folds`, and `models`, each with the `folds` of all seeds that it was
-        trained with, and their `mean` and `sd`.
+        `recipe` and the number of `folds`, and `models`, each with the number of `seeds` that it was trained
+        with, the `folds` of all, and their `mean` and `sd`.
     """
     _, *more = read_results("compare-paper")["seeds"]  # the lowest is cv-paper itself
     summaries = [read_results("cv-paper"), *(read_results(f"cv-paper-seed{seed}") for seed in more)]
@@ -73,8 +73,12 @@ def published() -> dict:
     for summary in summaries:
         for name, model in summary["models"].items():
             folds[name] = folds.get(name, []) + model["folds"]
-    models = {name: {"folds": rows} | _spread(rows) for name, rows in folds.items()}
-    return {key: summaries[0][key] for key in ("recipe", "folds")} | {"models": models}
+    first = summaries[0]
+    models = {
+        name: {"seeds": len(rows) // first["folds"], "folds": rows} | _spread(rows)
+        for name, rows in folds.items()
+    }
+    return {key: first[key] for key in ("recipe", "folds")} | {"models": models}
 
 
 def curves_of(summary: dict) -> dict[str, list[list[dict]]]:

@@ -115,12 +115,21 @@ def train_fold(
     """Trains on all folds but one, and writes that one's probabilities beside the run."""
     held_out = folds == fold - 1
     train, validation = data["train"], data["validation"][data.clean("validation")]
-    config = {"data": data.fingerprint, "folds": args.folds}
+    config = {"data": data.fingerprint, "folds": args.folds, "recipe_name": Path(args.recipe).stem}
     file = run_dir / PREDICTIONS
     if accelerator.is_main_process and not (run_dir / RESULT).exists():
         file.unlink(missing_ok=True)  # of a run that was removed
     model, _ = train_model(
-        name, train[~held_out], validation, recipe, accelerator, args, run_dir, fold=fold, config=config
+        name,
+        train[~held_out],
+        validation,
+        recipe,
+        accelerator,
+        run_dir,
+        pretrained=args.pretrained,
+        input_size=args.input_size,
+        fold=fold,
+        config=config,
     )
     if file.exists():
         return

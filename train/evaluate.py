@@ -75,9 +75,9 @@ def weight_file(name: str) -> Path:
     """
     if name.endswith(".safetensors") and Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in sorted(WEIGHTS_DIR.glob("*.safetensors"))}
+    known = {path.stem: path for path in packaged(WEIGHTS_DIR)}
     if name not in known:
-        raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(known) or 'none yet'}")
+        raise EvaluationError(f"no packaged weights {name!r}: there are {', '.join(known)}")
     return known[name]
 
 

@@ -79,11 +79,12 @@ def main() -> None:
         validation,
         recipe,
         accelerator,
-        args,
         out,
+        pretrained=args.pretrained,
+        input_size=args.input_size,
         labels=labels,
         start=args.start,
-        config=config,
+        config=config | {"recipe_name": Path(args.recipe).stem},
     )
     best, images = result["best"], result["validation_images"]
     accelerator.print(
@@ -98,9 +99,10 @@ def train_model(
     validation: Arrays,
     recipe: Recipe,
     accelerator: Accelerator,
-    args: argparse.Namespace,
     out: Path,
     *,
+    pretrained: bool = False,
+    input_size: int | None = None,
     labels: tuple[str, ...] = EXPRESSIONS,
     fold: int = 0,
     start: Path | None = None,
@@ -114,8 +116,9 @@ def train_model(
         validation: What the epoch is chosen on.
         recipe: The recipe.
         accelerator: From `create_accelerator`.
-        args: With `pretrained` and `input_size`.
         out: The run's directory.
+        pretrained: Start from the network's published weights.
+        input_size: Height and width to enlarge the images to.
         labels: The classes.
         fold: Counted from 1; 0 for none.
         start: The directory of a finished run whose weights to start from.
@@ -130,9 +133,9 @@ def train_model(
     set_seed(1000 * recipe.seed + fold)  # no fold starts as one of another seed does
     model = create_network(
         name,
-        pretrained=args.pretrained,
+        pretrained=pretrained,
         labels=labels,
-        input_size=args.input_size,
+        input_size=input_size,
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
     )
@@ -144,9 +147,8 @@ def train_model(
         config = config | {"start": sha256(start / WEIGHTS)}
     config = config | {
         "model": name,
-        "recipe_name": Path(args.recipe).stem,
-        "pretrained": args.pretrained,
-        "input_size": args.input_size,
+        "pretrained": pretrained,
+        "input_size": input_size,
         "label_names": labels,
         "git": git_revision(),
     }

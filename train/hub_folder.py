@@ -13,7 +13,7 @@ from timm.models._hub import save_config_for_hf
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from train.cards import ROWS, SPLITS
-from train.evaluate import weight_file
+from train.evaluate import packaged, weight_file
 from train.files import RESULTS_DIR, sha256, with_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,7 +189,7 @@ def write_space(folder: Path, repo: str) -> None:
     Raises:
         ValueError: Weights have no results file or card of theirs.
     """
-    models = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
+    models = [path.stem for path in packaged(WEIGHTS_DIR)]
     for model in models:
         load_card(model, load_results(model))
     _empty(folder)

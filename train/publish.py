@@ -28,6 +28,7 @@ from fer_zoo.errors import reason
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.models._base import HUB_ORG
 from train.cli import create_parser, run
+from train.evaluate import packaged
 from train.files import sha256
 from train.hub_folder import write_model, write_space
 
@@ -139,7 +140,7 @@ def main() -> None:
             parser.error("name the weights, or give --all")
         if args.all and "/" in (args.repo or ""):
             parser.error("--all needs many repositories: give --repo an owner alone")
-        names = sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors")) if args.all else [args.name]
+        names = [path.stem for path in packaged(WEIGHTS_DIR)] if args.all else [args.name]
         repo_type = "model"
     targets = {repository(args.repo, name): name for name in names}
     for repo, name in targets.items():  # all are written before the first is sent

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import threading
 
@@ -96,18 +97,20 @@ def test_a_rehearsal_has_a_folder_of_its_own():
         step_options(parser.parse_args(["--epochs", "0"]))
 
 
-def test_after_ctrl_c_no_other_step_is_started(tmp_path):
-    steps = [Step(name, "compare.py", {}, ("--help",)) for name in ("first", "second", "third")]
+def test_after_ctrl_c_steps_end_and_no_other_is_started(tmp_path):
+    slow = tmp_path / "slow.py"
+    slow.write_text("import time; print('started', flush=True); time.sleep(30); print('done')")
+    steps = [Step(name, str(slow), {}) for name in ("first", "second", "third")]
     # a shell's background job, such as this one may be, ignores Ctrl-C
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             run_all(steps, 1, tmp_path / "logs")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (tmp_path / "logs" / "first.log").exists()
-    assert not (tmp_path / "logs" / "third.log").exists()
+    assert (tmp_path / "logs" / "first.log").read_text() == "started\n"
+    assert not (tmp_path / "logs" / "second.log").exists()
 
 
 def test_a_failing_step_is_named(tmp_path):

@@ -201,10 +201,12 @@ def test_a_card_names_what_a_file_comes_from(model, tag):
 @pytest.mark.timeout(3000)
 def test_the_flagship_is_rehearsed(few, tmp_path):
     command = ("train/flagship.py", "--data", few, "--epochs", 1, "--jobs", 2, "--out", tmp_path)
+    command += ("--search", write(tmp_path, SEARCH))
     done = run(*command, timeout=2400)
     assert done.returncode == 0, done.stderr
     weights = {file.stem for file in (tmp_path / "weights").iterdir()}
     assert weights == {"fer_net.fer2013", "fer_net_tiny.fer2013", "fer_net.ferplus", "fer_cbam.ferplus"}
+    assert (tmp_path / "results" / "search-fer_net_tiny.json").exists()
     for name in weights:
         splits = json.loads((tmp_path / "results" / f"{name}.json").read_text())["splits"]
         assert ("test_clean_ferplus" in splits) == name.endswith("ferplus")

@@ -133,9 +133,10 @@ def test_killed_and_resumed_is_the_same_to_the_bit(source, recipe, finished, tmp
         assert torch.equal(weights(out)[key], value), key
 
 
-def test_ctrl_c_leaves_a_run_that_resumes(source, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_cluster_leave_a_run_that_resumes(source, tmp_path, how):
     out = tmp_path / "run"
-    done = interrupt(fit_args(source, out), out, signal.SIGINT)
+    done = interrupt(fit_args(source, out), out, how)
     assert done.returncode == 130
     assert "interrupted: a training" in done.stderr and "Traceback" not in done.stderr
     resumed = run(*fit_args(source, out), OMP_NUM_THREADS="2")

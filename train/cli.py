@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a script's main; a user's error becomes one sentence and exit code 2, Ctrl-C exit code 130."""
+    """Runs a script's main; a user's error becomes one sentence and exit code 2, Ctrl-C exit code 130, and so
+    does SIGTERM, with which a cluster ends a job."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep_freed_memory()
     exact_fp32()
     try:

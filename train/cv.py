@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -71,6 +73,7 @@ def main() -> None:
         raise FoldError(f"--fold must be from 1 to {args.folds}, not {args.fold}")
     out = args.out or Path("runs") / f"cv-{Path(args.recipe).stem}-{recipe.seed}"
     rank, world = _take_apart() if args.parallel == "folds" else (0, 1)
+    tqdm.__init__ = partialmethod(tqdm.__init__, position=rank)  # a bar a process, one below another
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
         data = load_data(args, strict=False)

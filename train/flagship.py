@@ -1,6 +1,7 @@
 """Trains fer_net and fer_net_tiny at length: seeds, teachers, students, FER+, and their scores.
 
     python train/flagship.py --data SOURCE --jobs 6      # six trainings side by side on one GPU
+    python train/flagship.py --data SOURCE --jobs 6 --search train/searches/fer_net.toml    # the search first
     python train/flagship.py --data SOURCE --epochs 1    # a rehearsal
 
 Five seeds learn the labels; so do five folds, and what each fold's network makes of the images that it never
@@ -79,6 +80,7 @@ def _fit(out: Path, model: str, seed: int, options: dict, kind: str = "labels") 
 def main() -> None:
     parser = create_parser(__doc__)
     add_step_arguments(parser)
+    parser.add_argument("--search", type=Path, help="what train/search.py is to try first")
     args = parser.parse_args()
     out = out_of_steps(args, "flagship")
     logs = out / "logs"
@@ -87,6 +89,9 @@ def main() -> None:
     for folder in ("weights", "results"):
         (out / folder).mkdir(parents=True, exist_ok=True)
 
+    if args.search:
+        options = {"out": out / "search", "results": out / "results", "jobs": args.jobs} | common
+        run_all([Step("search", "search.py", options, (args.search,))], 1, logs)
     run_all(label_steps(out, common), args.jobs, logs)
     joined = {"model": MODEL, "recipe": RECIPE[MODEL], "folds": FOLDS, "out": out / "cv"}
     taught = {"out": teachers(out)["ensemble"]} | data

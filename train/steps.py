@@ -68,15 +68,19 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
 
     Raises:
         ValueError: One failed; those that run are waited for, no other is started.
+        KeyboardInterrupt: Ctrl-C or `kill`; those that run are ended.
     """
     logs.mkdir(parents=True, exist_ok=True)
     # those that run side by side share the cores: each would take all of them
     env = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
 
+    running: dict[str, subprocess.Popen] = {}
+
     def run_one(step: Step) -> tuple[Step, int]:
         with (logs / f"{step.name}.log").open("w") as log:
-            done = subprocess.run(step.command(), stdout=log, stderr=subprocess.STDOUT, env=env, check=False)
-        return step, done.returncode
+            process = subprocess.Popen(step.command(), stdout=log, stderr=subprocess.STDOUT, env=env)
+        running[step.name] = process
+        return step, process.wait()
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
         try:
@@ -88,5 +92,10 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
                     log = logs / f"{step.name}.log"
                     last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
                     raise ValueError(f"{step.name} failed: {last} (all of it in {log})")
-        finally:  # after Ctrl-C, too, no other step is started
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running.values():
+                process.terminate()  # which does nothing to one that has ended
+            raise
+        finally:  # no other step is started
             pool.shutdown(cancel_futures=True)

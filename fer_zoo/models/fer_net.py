@@ -1,12 +1,12 @@
-"""FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled by averages.
+"""FerNet, the zoo's own network: residual blocks, downsampled by averages.
 
-    gray 1x48x48 -> conv     -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
-    fer_net         32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
-    fer_net_tiny    2 x 16x48   2 x 32x24x24    2 x 64x12x12     1 x 64x6x6
+    gray 1x48x48 -> convs        -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
+    fer_net         1 x 32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
+    fer_net_tiny    2 x 16x48x48    2 x 32x24x24    2 x 64x12x12     1 x 64x6x6
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
-squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,
-arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, as He et al.'s bag of
+squeeze-excitation (Hu et al., arXiv:1709.01507), which fer_net_tiny does without, and dropped at random in
+training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, as He et al.'s bag of
 tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided convolution would skip
 pixels, of which a face of 48x48 has few.
 """

@@ -6,9 +6,9 @@
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
 squeeze-excitation (Hu et al., arXiv:1709.01507), which fer_net_tiny does without, and dropped at random in
-training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, as He et al.'s bag of
-tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided convolution would skip
-pixels, of which a face of 48x48 has few.
+training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage,
+as He et al.'s bag of tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided
+convolution would skip pixels, of which a face of 48x48 has few.
 """
 
 from typing import Any

@@ -75,7 +75,7 @@ def test_a_search_compares_with_its_base_and_goes_on_where_it_was(few, tmp_path)
     command += ("--out", tmp_path / "runs", "--results", tmp_path)
     done = run(*command)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "search-fer_net_tiny.json").read_text())
+    results = json.loads((tmp_path / "search-search.json").read_text())
     base, other = results["trials"]
     assert "left out: taught: it needs --teacher" in done.stderr
     assert 200_000 < base["parameters"] < 250_000 and base["gmacs"] > 0.03 and base["milliseconds"] > 0
@@ -100,7 +100,7 @@ def test_a_published_search_is_not_replaced_by_less(few, tmp_path, monkeypatch):
     drawn = run_here(*command, few)
     assert drawn.returncode == 2 and "not FER2013's published counts" in drawn.stderr
     monkeypatch.setattr("train.search.load_data", lambda args: None)
-    published = tmp_path / "search-fer_net_tiny.json"
+    published = tmp_path / "search-search.json"
     published.write_text(json.dumps({"trials": [{"name": "base"}, {"name": "min pooling"}]}))
     less = run_here(*command, few)
     assert less.returncode == 2 and "holds min pooling, too" in less.stderr

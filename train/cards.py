@@ -32,8 +32,8 @@ ABOUT = {
     "student-quick": "They come from this project's own recipe: a longer schedule than the course paper's, "
     "with smaller images in its first epochs, wider augmentation, blur, noise and light, and a moving "
     "average of the weights.",
-    "student-more": "They go on where a run of this project's own ended, with a better teacher, wider "
-    "augmentation than the course paper's and a moving average of the weights.",
+    "student-long": "They come from this project's own recipe: a far longer schedule than the course "
+    "paper's, wider augmentation and a moving average of the weights.",
     "student-again": "They go on where a run of this project's own ended, with wider augmentation than "
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
@@ -306,10 +306,11 @@ def _tried(arch: str) -> str:
         return ""
     base, *_ = results["trials"]
     half = half_interval(np.mean(base["accuracy"]), results["validation_images"])
+    of = "" if base["model"] == arch else f" of `{base['model']}` ([trials.py](../train/trials.py))"
     return (
-        f"## What was tried\n\nOne change at a time, {results['epochs']} epochs. Accuracy is that on clean "
-        f"validation, the mean of the last five epochs, and has a 95 % interval of ± {half:.1f}, other seeds "
-        "apart: small differences decide nothing, and longer trainings may ask for other changes. "
+        f"## What was tried\n\nOne change{of} at a time, {results['epochs']} epochs. Accuracy is that on "
+        f"clean validation, the mean of the last five epochs, and has a 95 % interval of ± {half:.1f}, other "
+        "seeds apart: small differences decide nothing, and longer trainings may ask for other changes. "
         f"Milliseconds are those of one face in PyTorch on {results['timed_on']}, and minutes those of a "
         f"training beside others.\n\n{search_table(results['trials'])}\n\n"
     )

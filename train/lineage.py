@@ -16,7 +16,7 @@ RECIPES = {
         "fer_resnet": "taught",
         "fer_cbam": "student-again-full",
         "fer_net": "student-again",
-        "fer_net_tiny": "student-more",
+        "fer_net_tiny": "student-long",
     },
     "ferplus": {
         "fer_cbam": "ferplus-full",
@@ -32,26 +32,25 @@ TEACHERS = {
 TEACHERS["student-quick"] = TEACHERS["student"]
 TEACHERS["student-again"] = (
     ("fer_cbam", "strong-mix"),
-    ("fer_net_tiny", "student"),
+    ("tiny_first", "student"),
     ("fer_net", "student-quick"),
     ("fer_cnn", "strong"),
 )
 TEACHERS["student-again-full"] = (
     ("fer_cbam", "strong-mix"),
-    ("fer_net_tiny", "student"),
+    ("tiny_first", "student"),
     ("fer_net", "student-again"),
     ("fer_cnn", "strong"),
 )
-TEACHERS["student-more"] = (
+TEACHERS["student-long"] = (
     ("fer_cbam", "student-again-full"),
-    ("fer_net_tiny", "student"),
+    ("tiny_first", "student"),
     ("fer_net", "student-again"),
     ("fer_cnn", "strong"),
 )
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
-    "student-more": "student",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
     "ferplus": "student-again",

@@ -5,7 +5,7 @@
 
 A trial is compared with the base of the same seed, by the mean accuracy of its last five epochs, which is
 less a matter of luck than the best one's. Stopped and started again, it goes on where it was. The table goes
-into model_cards/results/search-MODEL.json, that of a rehearsal beside its runs.
+into model_cards/results/search-NAME.json, that of a rehearsal beside its runs.
 """
 
 import dataclasses
@@ -212,8 +212,9 @@ def main() -> None:
         for trial in (trial for trial in search.trials if trial.teacher):
             print(f"left out: {trial.name}: it needs --teacher", file=sys.stderr)
         search = dataclasses.replace(search, trials=[trial for trial in search.trials if not trial.teacher])
-    out = out_of_steps(args, f"search-{search.model}")
-    file = (args.results or (out if args.epochs else RESULTS_DIR)) / f"search-{search.model}.json"
+    name = f"search-{args.search.stem}"
+    out = out_of_steps(args, name)
+    file = (args.results or (out if args.epochs else RESULTS_DIR)) / f"{name}.json"
     if file.parent.resolve() == RESULTS_DIR:
         if args.epochs:
             raise ValueError("rehearsals are not published: give --results another folder")

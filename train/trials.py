@@ -15,9 +15,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from fer_zoo.models._base import cfg, create
-from fer_zoo.models.fer_net import TINY, Block, FerNet, fer_net
+from fer_zoo.models.fer_net import Block, FerNet, fer_net
 
 __all__ = [
+    "tiny_first",
     "trial_blur_pool",
     "trial_cbam",
     "trial_deep",
@@ -29,7 +30,9 @@ __all__ = [
     "trial_wide",
 ]
 
-IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")  # of fer_net_tiny, too
+# fer_net_tiny as it was when it taught the others, before its search, and what was tried with it
+FIRST = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
+IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")
 
 default_cfgs = generate_default_cfgs(
     {
@@ -54,6 +57,12 @@ def _with_attention(model: FerNet, attention: Callable[[int], nn.Module]) -> Fer
         if isinstance(block, Block):
             block.attn = attention(block.conv2.conv.out_channels)
     return model
+
+
+@register_model
+def tiny_first(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """One convolution before the first pool, squeeze-excitation, and another width of the later stages."""
+    return fer_net(**dict(FIRST, **kwargs))
 
 
 @register_model
@@ -160,6 +169,6 @@ def trial_vit(pretrained: bool = False, **kwargs: Any) -> ConvVit:
 
 
 for _change in IN_TINY:
-    _tiny = partial(globals()[f"trial_{_change}"], **TINY)
+    _tiny = partial(globals()[f"trial_{_change}"], **FIRST)
     _tiny.__name__, _tiny.__module__ = f"tiny_{_change}", __name__
     register_model(_tiny)  # which adds the name to __all__

@@ -1,14 +1,14 @@
-"""FerNet, the zoo's own network: residual blocks with squeeze-excitation, downsampled by averages.
+"""FerNet, the zoo's own network: residual blocks, downsampled by averages.
 
-    gray 1x48x48 -> conv     -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
-    fer_net         32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
-    fer_net_tiny    16x48x48    2 x 32x24x24    2 x 56x12x12     1 x 72x6x6
+    gray 1x48x48 -> convs        -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
+    fer_net         1 x 32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
+    fer_net_tiny    2 x 16x48x48    2 x 32x24x24    2 x 64x12x12     1 x 64x6x6
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
-squeeze-excitation (Hu et al., arXiv:1709.01507) and dropped at random in training (Huang et al.,
-arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage, as He et al.'s bag of
-tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided convolution would skip
-pixels, of which a face of 48x48 has few.
+squeeze-excitation (Hu et al., arXiv:1709.01507), which fer_net_tiny does without, and dropped at random in
+training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage,
+as He et al.'s bag of tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided
+convolution would skip pixels, of which a face of 48x48 has few.
 """
 
 from typing import Any
@@ -22,17 +22,17 @@ from ._base import FaceNet, cfg, create
 
 __all__ = ["FerNet"]
 
-TINY = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
+TINY = dict(stem_width=16, stem_depth=2, widths=(32, 64, 64), depths=(2, 2, 1), attention=False)
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut: (B, in_chs, H, W) -> (B, out_chs, H, W)."""
 
-    def __init__(self, in_chs: int, out_chs: int, drop_path: float) -> None:
+    def __init__(self, in_chs: int, out_chs: int, drop_path: float, attention: bool) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(in_chs, out_chs, 3)
         self.conv2 = ConvNormAct(out_chs, out_chs, 3, apply_act=False)
-        self.attn = SEModule(out_chs)
+        self.attn = SEModule(out_chs) if attention else nn.Identity()
         self.drop_path = DropPath(drop_path)
         self.shortcut = (
             nn.Identity() if in_chs == out_chs else ConvNormAct(in_chs, out_chs, 1, apply_act=False)
@@ -45,14 +45,16 @@ class Block(nn.Module):
 
 
 class FerNet(FaceNet):
-    """One convolution and three stages of residual blocks.
+    """Convolutions at full resolution and three stages of residual blocks.
 
     Args:
         num_classes: Width of the classifier; 0 for none.
         in_chans: 1 for gray, 3 for RGB.
-        stem_width: Channels of the convolution at full resolution.
+        stem_width: Channels of the convolutions at full resolution.
+        stem_depth: How many of these there are, 1 or 2.
         widths: Channels of the three stages.
         depths: Blocks of the three stages.
+        attention: Whether the blocks' residual branches are weighed by squeeze-excitation.
         global_pool: Pooling before the classifier, as in timm.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Chance that the last block's residual branch is dropped; it rises linearly to there.
@@ -63,8 +65,10 @@ class FerNet(FaceNet):
         num_classes: int = 7,
         in_chans: int = 1,
         stem_width: int = 32,
+        stem_depth: int = 1,
         widths: tuple[int, int, int] = (64, 128, 256),
         depths: tuple[int, int, int] = (2, 2, 2),
+        attention: bool = True,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -73,11 +77,15 @@ class FerNet(FaceNet):
         in_chs = stem_width
         drop_paths = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
         for out_chs, rates in zip(widths, drop_paths, strict=True):
-            blocks = [Block(in_chs if i == 0 else out_chs, out_chs, rate) for i, rate in enumerate(rates)]
+            blocks = [
+                Block(in_chs if i == 0 else out_chs, out_chs, rate, attention) for i, rate in enumerate(rates)
+            ]
             stages.append(nn.Sequential(nn.AvgPool2d(2), *blocks))
             in_chs = out_chs
         head = ClassifierHead(in_chs, num_classes, pool_type=global_pool, drop_rate=drop_rate)
-        stem = ConvNormAct(1, stem_width, 3)
+        stem: nn.Module = ConvNormAct(1, stem_width, 3)
+        if stem_depth == 2:
+            stem = nn.Sequential(stem, ConvNormAct(stem_width, stem_width, 3))
         super().__init__(stem, stages, head, widths, (2, 4, 8), num_classes, in_chans)
 
 
@@ -97,5 +105,5 @@ def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 @register_model
 def fer_net_tiny(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """A quarter of a million parameters: stages of 32, 56, 72, the last of one block."""
+    """A quarter of a million parameters: stages of 32, 64, 64, the last of one block."""
     return create(FerNet, "fer_net_tiny", pretrained, **dict(TINY, **kwargs))

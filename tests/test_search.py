@@ -171,7 +171,7 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert "best on clean validation is 1, the file's 0." in card and "each of the 2 seeds" in card
     assert "| base | 61.50 | +0.25 | -0.25 to +0.75 | 1,000 | 0.500 | 1.2 | 3 |" in card
     assert "95 % interval of ± 1.7" in " ".join(card.split())
-    assert "One change of `tiny_first` ([trials.py](../train/trials.py)) at a time" in card
+    assert "One change of `tiny_first` of train/trials.py at a time" in card
     assert "clean test, FER+ majority" in card
     assert "train/flagship.py" in card
     config |= {"teacher": ["a digest"], "recipe_name": "strong"}

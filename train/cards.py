@@ -306,7 +306,7 @@ def _tried(arch: str) -> str:
         return ""
     base, *_ = results["trials"]
     half = half_interval(np.mean(base["accuracy"]), results["validation_images"])
-    of = "" if base["model"] == arch else f" of `{base['model']}` ([trials.py](../train/trials.py))"
+    of = "" if base["model"] == arch else f" of `{base['model']}` of train/trials.py"
     return (
         f"## What was tried\n\nOne change{of} at a time, {results['epochs']} epochs. Accuracy is that on "
         f"clean validation, the mean of the last five epochs, and has a 95 % interval of ± {half:.1f}, other "

@@ -207,7 +207,7 @@ def test_the_flagship_is_rehearsed(few, tmp_path):
     assert done.returncode == 0, done.stderr
     weights = {file.stem for file in (tmp_path / "weights").iterdir()}
     assert weights == {"fer_net.fer2013", "fer_net_tiny.fer2013", "fer_net.ferplus", "fer_cbam.ferplus"}
-    assert (tmp_path / "results" / "search-fer_net_tiny.json").exists()
+    assert (tmp_path / "results" / "search-search.json").exists()
     for name in weights:
         splits = json.loads((tmp_path / "results" / f"{name}.json").read_text())["splits"]
         assert ("test_clean_ferplus" in splits) == name.endswith("ferplus")

@@ -80,16 +80,13 @@ def trial_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
 @register_model
 def trial_vgg_stem(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Two convolutions at full resolution (Simonyan and Zisserman, arXiv:1409.1556)."""
-    model = fer_net(**kwargs)
-    width = model.stem.out_channels
-    model.stem = nn.Sequential(model.stem, ConvNormAct(width, width, 3))
-    return model
+    return fer_net(stem_depth=2, **kwargs)
 
 
 @register_model
 def trial_no_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Blocks without squeeze-excitation."""
-    return _with_attention(fer_net(**kwargs), lambda chs: nn.Identity())
+    return fer_net(attention=False, **kwargs)
 
 
 @register_model

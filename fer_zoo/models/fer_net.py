@@ -1,8 +1,8 @@
 """FerNet, the zoo's own network: residual blocks, downsampled by averages.
 
-    gray 1x48x48 -> convs        -> pool, blocks -> pool, blocks  -> pool, blocks -> global average pool -> 7
-    fer_net         1 x 32x48x48    2 x 64x24x24    2 x 128x12x12    2 x 256x6x6
-    fer_net_tiny    2 x 16x48x48    2 x 32x24x24    2 x 64x12x12     1 x 64x6x6
+    gray 1x48x48 -> convs        -> pool, blocks -> pool, blocks -> pool, blocks -> global average pool -> 7
+    fer_net         2 x 16x48x48    2 x 48x24x24    2 x 96x12x12    2 x 192x6x6
+    fer_net_tiny    2 x 16x48x48    2 x 32x24x24    2 x 64x12x12    1 x 64x6x6
 
 A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
 squeeze-excitation (Hu et al., arXiv:1709.01507), which fer_net_tiny does without, and dropped at random in
@@ -22,7 +22,7 @@ from ._base import FaceNet, cfg, create
 
 __all__ = ["FerNet"]
 
-TINY = dict(stem_width=16, stem_depth=2, widths=(32, 64, 64), depths=(2, 2, 1), attention=False)
+TINY = dict(widths=(32, 64, 64), depths=(2, 2, 1))
 
 
 class Block(nn.Module):
@@ -64,11 +64,11 @@ class FerNet(FaceNet):
         self,
         num_classes: int = 7,
         in_chans: int = 1,
-        stem_width: int = 32,
-        stem_depth: int = 1,
-        widths: tuple[int, int, int] = (64, 128, 256),
+        stem_width: int = 16,
+        stem_depth: int = 2,
+        widths: tuple[int, int, int] = (48, 96, 192),
         depths: tuple[int, int, int] = (2, 2, 2),
-        attention: bool = True,
+        attention: bool = False,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -99,7 +99,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def fer_net(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """Stages of 64, 128, 256 with two blocks each."""
+    """Stages of 48, 96, 192 with two blocks each."""
     return create(FerNet, "fer_net", pretrained, **kwargs)
 
 

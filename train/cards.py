@@ -34,6 +34,8 @@ ABOUT = {
     "average of the weights.",
     "student-long": "They come from this project's own recipe: a far longer schedule than the course "
     "paper's, wider augmentation and a moving average of the weights.",
+    "student-full": "They come from this project's own recipe: a far longer schedule than the course "
+    "paper's, wider augmentation, blur, noise and light, patches erased and a moving average of the weights.",
     "student-again": "They go on where a run of this project's own ended, with wider augmentation than "
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
     "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "

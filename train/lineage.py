@@ -15,7 +15,7 @@ RECIPES = {
         "fer_kernel_cnn": "student",
         "fer_resnet": "taught",
         "fer_cbam": "student-again-full",
-        "fer_net": "student-again",
+        "fer_net": "student-full",
         "fer_net_tiny": "student-long",
     },
     "ferplus": {
@@ -33,19 +33,25 @@ TEACHERS["student-quick"] = TEACHERS["student"]
 TEACHERS["student-again"] = (
     ("fer_cbam", "strong-mix"),
     ("tiny_first", "student"),
-    ("fer_net", "student-quick"),
+    ("net_first", "student-quick"),
     ("fer_cnn", "strong"),
 )
 TEACHERS["student-again-full"] = (
     ("fer_cbam", "strong-mix"),
     ("tiny_first", "student"),
-    ("fer_net", "student-again"),
+    ("net_first", "student-again"),
     ("fer_cnn", "strong"),
 )
 TEACHERS["student-long"] = (
     ("fer_cbam", "student-again-full"),
     ("tiny_first", "student"),
-    ("fer_net", "student-again"),
+    ("net_first", "student-again"),
+    ("fer_cnn", "strong"),
+)
+TEACHERS["student-full"] = (
+    ("fer_cbam", "student-again-full"),
+    ("fer_net_tiny", "student-long"),
+    ("net_first", "student-again"),
     ("fer_cnn", "strong"),
 )
 
@@ -53,7 +59,7 @@ TEACHERS["student-long"] = (
 STARTS = {
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
-    "ferplus": "student-again",
+    "ferplus": "student-full",
     "ferplus-full": "strong-mix",
 }
 

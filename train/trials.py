@@ -18,21 +18,27 @@ from fer_zoo.models._base import cfg, create
 from fer_zoo.models.fer_net import Block, FerNet, fer_net
 
 __all__ = [
+    "net_first",
     "tiny_first",
+    "tiny_no_attention",
+    "tiny_vgg_stem",
+    "trial_attention",
     "trial_blur_pool",
     "trial_cbam",
     "trial_deep",
     "trial_max_pool",
-    "trial_no_attention",
+    "trial_one_conv",
     "trial_pair",
-    "trial_vgg_stem",
     "trial_vit",
     "trial_wide",
 ]
 
-# fer_net_tiny as it was when it taught the others, before its search, and what was tried with it
-FIRST = dict(stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
-IN_TINY = ("blur_pool", "cbam", "max_pool", "no_attention", "pair", "vgg_stem")
+# fer_net and fer_net_tiny as they were when they taught the others, before the search of fer_net_tiny
+NET = dict(stem_width=32, stem_depth=1, widths=(64, 128, 256), attention=True)
+TINY = dict(NET, stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
+
+# What is tried with that fer_net_tiny in the same way as with fer_net.
+IN_TINY = ("blur_pool", "cbam", "max_pool", "pair")
 
 default_cfgs = generate_default_cfgs(
     {
@@ -44,15 +50,13 @@ default_cfgs = generate_default_cfgs(
 
 def _with_pool(model: FerNet, pool: Callable[[int], nn.Module]) -> FerNet:
     """`pool` makes a module that halves so many channels' resolution, in place of the mean of 2x2 pixels."""
-    in_chs = model.stem.out_channels
     for stage in model.stages:
-        stage[0] = pool(in_chs)
-        in_chs = stage[-1].conv2.conv.out_channels
+        stage[0] = pool(stage[1].conv1.conv.in_channels)
     return model
 
 
 def _with_attention(model: FerNet, attention: Callable[[int], nn.Module]) -> FerNet:
-    """`attention` makes a block's from its channels, in place of squeeze-excitation."""
+    """`attention` makes a block's from its channels, in place of squeeze-excitation or none."""
     for block in model.modules():
         if isinstance(block, Block):
             block.attn = attention(block.conv2.conv.out_channels)
@@ -60,9 +64,27 @@ def _with_attention(model: FerNet, attention: Callable[[int], nn.Module]) -> Fer
 
 
 @register_model
+def net_first(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """One convolution before the first pool, squeeze-excitation, and stages of 64, 128, 256."""
+    return fer_net(**dict(NET, **kwargs))
+
+
+@register_model
 def tiny_first(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """One convolution before the first pool, squeeze-excitation, and another width of the later stages."""
-    return fer_net(**dict(FIRST, **kwargs))
+    return fer_net(**dict(TINY, **kwargs))
+
+
+@register_model
+def tiny_no_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """tiny_first with blocks without squeeze-excitation."""
+    return tiny_first(attention=False, **kwargs)
+
+
+@register_model
+def tiny_vgg_stem(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """tiny_first with two convolutions at full resolution (Simonyan and Zisserman, arXiv:1409.1556)."""
+    return tiny_first(stem_depth=2, **kwargs)
 
 
 @register_model
@@ -78,27 +100,27 @@ def trial_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 
 @register_model
-def trial_vgg_stem(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """Two convolutions at full resolution (Simonyan and Zisserman, arXiv:1409.1556)."""
-    return fer_net(stem_depth=2, **kwargs)
+def trial_one_conv(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """One convolution at full resolution."""
+    return fer_net(stem_depth=1, **kwargs)
 
 
 @register_model
-def trial_no_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """Blocks without squeeze-excitation."""
-    return fer_net(attention=False, **kwargs)
+def trial_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """Blocks with squeeze-excitation."""
+    return fer_net(attention=True, **kwargs)
 
 
 @register_model
 def trial_cbam(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """CBAM in place of squeeze-excitation."""
+    """Blocks with CBAM, in tiny_first in place of squeeze-excitation."""
     return _with_attention(fer_net(**kwargs), CbamModule)
 
 
 @register_model
 def trial_wide(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Half as many channels again."""
-    return fer_net(stem_width=48, widths=(96, 192, 384), **kwargs)
+    return fer_net(stem_width=24, widths=(72, 144, 288), **kwargs)
 
 
 @register_model
@@ -166,6 +188,6 @@ def trial_vit(pretrained: bool = False, **kwargs: Any) -> ConvVit:
 
 
 for _change in IN_TINY:
-    _tiny = partial(globals()[f"trial_{_change}"], **FIRST)
+    _tiny = partial(globals()[f"trial_{_change}"], **TINY)
     _tiny.__name__, _tiny.__module__ = f"tiny_{_change}", __name__
     register_model(_tiny)  # which adds the name to __all__

@@ -4,11 +4,12 @@
     fer_net         2 x 16x48x48    2 x 48x24x24    2 x 96x12x12    2 x 192x6x6
     fer_net_tiny    2 x 16x48x48    2 x 32x24x24    2 x 64x12x12    1 x 64x6x6
 
-A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch weighed by
-squeeze-excitation (Hu et al., arXiv:1709.01507), which fer_net_tiny does without, and dropped at random in
-training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels in front of a stage,
-as He et al.'s bag of tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a strided
-convolution would skip pixels, of which a face of 48x48 has few.
+A block is two 3x3 convolutions with BatchNorm (He et al., arXiv:1512.03385), its residual branch dropped at
+random in training (Huang et al., arXiv:1603.09382). Resolution is halved by averages of 2x2 pixels before a
+stage, as He et al.'s bag of tricks has it for the shortcut (arXiv:1812.01187), here for both branches: a
+strided convolution would skip pixels, of which a face of 48x48 has few. At full resolution there are two
+convolutions, as in VGG (Simonyan and Zisserman, arXiv:1409.1556). Squeeze-excitation (Hu et al.,
+arXiv:1709.01507) can weigh the residual branches.
 """
 
 from typing import Any

@@ -38,15 +38,17 @@ ABOUT = {
     "paper's, wider augmentation, blur, noise and light, patches erased and a moving average of the weights.",
     "student-again": "They go on where a run of this project's own ended, with wider augmentation than "
     "the course paper's, blur, noise and light, patches erased and a moving average of the weights.",
-    "ferplus": "They go on where a run on FER2013's own labels ended, for a few epochs, with blur, noise and "
-    "light, patches erased and a moving average of the weights.",
+    "ferplus": "They go on where a run on FER2013's own labels ended, with blur, noise and light, patches "
+    "erased and a moving average of the weights.",
     "flagship": "They come from this project's own recipe: a far longer schedule than the course paper's, "
     "wider augmentation, mixup, erasing and a moving average of the weights.",
 }
 ABOUT["flagship-student"] = ABOUT["flagship"]
 ABOUT["flagship-tiny"], ABOUT["flagship-tiny-alone"] = ABOUT["student"], ABOUT["strong"]
-ABOUT["ferplus-full"] = ABOUT["flagship-ferplus"] = ABOUT["flagship-ferplus-full"] = ABOUT["ferplus"]
+ABOUT["ferplus-full"] = ABOUT["ferplus-long"] = ABOUT["ferplus"]
+ABOUT["flagship-ferplus"] = ABOUT["flagship-ferplus-full"] = ABOUT["ferplus"]
 ABOUT["student-again-full"] = ABOUT["student-again"]
+ABOUT["student-again-long"] = ABOUT["student-long"]
 FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where the seven have at "

@@ -16,11 +16,11 @@ RECIPES = {
         "fer_resnet": "taught",
         "fer_cbam": "student-again-full",
         "fer_net": "student-full",
-        "fer_net_tiny": "student-long",
+        "fer_net_tiny": "student-again-long",
     },
     "ferplus": {
         "fer_cbam": "ferplus-full",
-        "fer_net": "ferplus",
+        "fer_net": "ferplus-long",
     },
 }
 
@@ -54,12 +54,18 @@ TEACHERS["student-full"] = (
     ("net_first", "student-again"),
     ("fer_cnn", "strong"),
 )
+TEACHERS["student-again-long"] = (
+    ("fer_net", "student-full"),
+    ("fer_cbam", "student-again-full"),
+    ("fer_net_tiny", "student-long"),
+    ("fer_cnn", "strong"),
+)
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
-    "ferplus": "student-full",
+    "ferplus-long": "student-full",
     "ferplus-full": "strong-mix",
 }
 

@@ -181,11 +181,11 @@ def test_picture_and_numbers_can_be_taken_home(page, examples):
     assert face["label"] == "happy" and face["unsure"] is False
 
     page.get_by_role("button", name="Example grace_hopper").click()
-    wait_for_text(page, TOP, "^sad$")
+    wait_for_text(page, TOP, "^neutral$")
     assert not page.locator("#png").is_visible() and not page.locator("#json").is_visible()
     with page.expect_download() as numbers:
         page.get_by_role("button", name="Numbers").click()
-    assert json.loads(numbers.value.path().read_text())[0]["label"] == "sad"
+    assert json.loads(numbers.value.path().read_text())[0]["label"] == "neutral"
 
 
 def test_keyboard_alone_is_enough(page, examples):

@@ -16,7 +16,7 @@ RECIPES = {
         "fer_resnet": "taught",
         "fer_cbam": "student-again-full",
         "fer_net": "student-full",
-        "fer_net_tiny": "student-again-long",
+        "fer_net_tiny": "student-long",
     },
     "ferplus": {
         "fer_cbam": "ferplus-full",
@@ -52,12 +52,6 @@ TEACHERS["student-full"] = (
     ("fer_cbam", "student-again-full"),
     ("fer_net_tiny", "student-long"),
     ("net_first", "student-again"),
-    ("fer_cnn", "strong"),
-)
-TEACHERS["student-again-long"] = (
-    ("fer_net", "student-full"),
-    ("fer_cbam", "student-again-full"),
-    ("fer_net_tiny", "student-long"),
     ("fer_cnn", "strong"),
 )
 

@@ -4,6 +4,7 @@ Importing this package registers the architectures in timm and does nothing else
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from timm import create_model
 
@@ -22,6 +23,11 @@ __all__ = [
     "load_image",
     "models",
 ]
+if TYPE_CHECKING:
+    from .faces import DetectorError
+    from .images import ImageError, load_image
+    from .recognizer import Recognizer
+
 # Loaded on first use, so that `import fer_zoo` stays as light as `import timm`.
 _LAZY = {
     "DetectorError": "faces",
@@ -29,6 +35,10 @@ _LAZY = {
     "Recognizer": "recognizer",
     "load_image": "images",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str):

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .errors import reason
-from .faces import Detection, DetectorError, FaceDetector, crop_face, get_detector
+from .faces import Detection, DetectorError, FaceDetector, crop_face, get_detector, square_face
 from .gradcam import flat_maps, gradcam, scale_maps
 from .images import ImageSource, load_image
 from .models import ModelError, create_face_model, label_names
@@ -236,7 +236,7 @@ class Recognizer:
         """
         if not isinstance(faces, (list, tuple)):
             return self.explain([faces])[0]
-        crops = [face.crop if isinstance(face, Face) else load_image(face) for face in faces]
+        crops = [face.crop if isinstance(face, Face) else square_face(load_image(face)) for face in faces]
         explanations = []
         for x in self._batches(crops):
             maps = gradcam(self.model, x)

@@ -156,8 +156,9 @@ class VideoReader:
 
     def _pictures(self, on_sound: Callable[[Any], None] | None) -> Iterator[Any]:
         self._video.thread_type = "AUTO"
-        # also where a damaged stream claims another size than the header
-        self._video.codec_context.options = {"max_pixels": str(self._limits.pixels)}
+        # also where a damaged stream claims another size than the header; twice as much, as FFmpeg rounds the
+        # width up before it compares, that of an upright 1080x1920 too
+        self._video.codec_context.options = {"max_pixels": str(2 * self._limits.pixels)}
         packets = self._container.demux([s for s in (self._video, on_sound and self.sound) if s])
         while True:
             try:
@@ -315,7 +316,7 @@ def _orientation(picture: Any) -> tuple[int, bool]:
 
 
 def _fits_mp4(sound: Any) -> bool:
-    if sound is None:
+    if sound is None or sound.codec_context is None:  # FFmpeg does not know such sound
         return False
     codec = sound.codec_context.codec.canonical_name
     return codec in SOUND and (codec != "mp3" or sound.codec_context.sample_rate >= LEAST_MP3_RATE)

@@ -119,6 +119,23 @@ def test_limits(whole, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("size", [(1080, 1920), (1440, 1440)])
+def test_a_clip_of_just_as_many_pixels_as_are_read(whole, tmp_path, size):
+    """FFmpeg rounds their width up."""
+    clip = write_clip(tmp_path / "clip.mp4", [Image.new("RGB", size)] * 2)
+    assert analyze_video(clip, whole, limits=Limits(pixels=1920 * 1080)).frames == 2
+
+
+def test_unknown_sound_is_left_out(whole, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving(5), sound="aac")
+    clip.write_bytes(clip.read_bytes().replace(b"mp4a", b"ac-4").replace(b"esds", b"free"))
+    with av.open(str(clip)) as file:
+        assert file.streams.audio[0].codec_context is None  # FFmpeg knows the name, and cannot decode it
+    assert analyze_video(clip, whole, out=tmp_path / "out.mp4").frames == 5
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert not file.streams.audio
+
+
 def test_no_file_is_written_over_another(whole, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", moving(2))
     content, other = clip.read_bytes(), tmp_path / "other.mp4"

@@ -159,6 +159,14 @@ def test_explain(recognizer):
         np.testing.assert_allclose(again.maps[label], told.maps[label], atol=1e-3)
 
 
+def test_a_picture_that_is_no_square_is_explained_as_it_is_read(recognizer):
+    tall = Image.open(ASTRONAUT).crop((170, 40, 270, 190))
+    (face,) = Recognizer(recognizer.model, faces="whole")(tall)
+    by_picture, by_face = recognizer.explain([tall, face])
+    for label in EXPRESSIONS:
+        np.testing.assert_allclose(by_picture.maps[label], by_face.maps[label], atol=1e-3)
+
+
 def test_a_class_without_evidence_is_said_to_be_flat():
     model = fer_zoo.create_model("fer_resnet")
     with torch.no_grad():

@@ -76,7 +76,7 @@ class Face:
 
     @property
     def unsure(self) -> bool:
-        """Whether the model is too often wrong at this confidence."""
+        """Whether the confidence is below `sure_from`."""
         return self.confidence < self.sure_from
 
     @property

@@ -45,7 +45,7 @@ class Point:
         box: Corners (x1, y1, x2, y2) in pixels.
         label: The most probable expression.
         confidence: Its probability.
-        unsure: Whether the model is too often wrong at this confidence.
+        unsure: Whether the confidence is below what the model is sure from.
         probs: Probability of every expression, smoothed; they sum to 1.
     """
 

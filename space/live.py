@@ -34,7 +34,7 @@ START = (
     "Allow the camera, then click Record. It ends when you click Stop or open another tab, and by itself "
     "after two minutes. "
     f"{VISITORS} visitors are served at a time; others wait for their turn.\n\n"
-    "A question mark after an expression: the model is unsure, and at this confidence too often wrong."
+    "A question mark after an expression: the model is unsure."
 )
 WHAT_COMES = "<p>Here the camera's picture will show a numbered box around every face, with bars below.</p>"
 

@@ -126,7 +126,7 @@ def show_face(reading: Reading | None, number: int) -> list:
 
 
 def verdict(face: Face, model: str) -> str:
-    """The bars; where the model is too often wrong at this confidence, what to do about it."""
+    """The bars; where the model is unsure, what that means and what to do about it."""
     if not face.unsure:
         return bars(face.probs, f"Expression: <b>{face.label}</b>")
     found = thresholds()[model]
@@ -134,7 +134,7 @@ def verdict(face: Face, model: str) -> str:
         why = "At no confidence is this model right often enough to be called sure."
     else:
         why = (
-            f"Below {found['threshold']:.0%} this model is too often wrong; from there on "
+            f"This model is called sure from {found['threshold']:.0%} on, where "
             f"{found['precision']:.0f} % of its answers are right "
             f"({found['coverage']:.0f} % of the pictures it was tried on reach that)."
         )

@@ -29,6 +29,7 @@ lr = 0.01
         ("fer_cbam", "ema = 0.0\nlate_average = 0.5"),
         ("fer_resnet", "progressive = 0.5"),
         ("fer_net_tiny", "sam = 0.05"),
+        ("fer_net_tiny", "teacher_share = 0.9"),
         ("tiny_pair", "forget_rate = 0.1"),
         ("resnet18", ""),
     ],
@@ -40,6 +41,8 @@ def test_training_learns_alike(source, tmp_path, model, change):
     for device, cpu in {"cpu": "true", "cuda": "false"}.items():
         out = tmp_path / device
         fit = (*fit_args(source, out, "--recipe", recipe, epochs=2), "--model", model)
+        if "teacher_share" in change:
+            fit += ("--teacher", "fer_net.fer2013")
         done = run(*fit, ACCELERATE_USE_CPU=cpu)
         assert done.returncode == 0, done.stderr
         lines = (out / "history.jsonl").read_text().splitlines()

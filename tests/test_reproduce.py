@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from drawn_fer2013 import draw, write_csv
@@ -23,6 +24,12 @@ def runs_of(*tags: str, seeds: int = 1) -> list[tuple[str, str, int]]:
         for model, recipe in lineage.RECIPES[tag].items()
         for seed in range(seeds)
     ]
+
+
+def packaged(step: Step) -> Path:
+    """Where `train/package.py` puts the weights of such a run."""
+    network, _, _ = step.runs[0].name.partition("-")
+    return step.options["folder"] / f"{network}.{step.options['tag']}.safetensors"
 
 
 def test_every_step_has_a_name_and_a_folder_of_its_own(tmp_path):
@@ -48,29 +55,43 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
     for fits in reproduce.fit_rounds(tmp_path, runs_of(*lineage.RECIPES, seeds=2), {}):
         for step in reproduce.teacher_steps(tmp_path, fits, {}):
             assert step.runs and set(step.runs) <= made
-            made.add(step.options.get("out") or reproduce.teacher_file(tmp_path, step.options["tag"]))
+            made.add(step.options.get("out") or packaged(step))
         for step in fits:
             assert {step.options[key] for key in ("teacher", "start") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}
-    assert tmp_path / "teacher-taught.parquet" in made
+    assert {
+        tmp_path / "teacher-taught.parquet",
+        tmp_path / "teachers" / "fer_net.student-live-short.safetensors",
+    } <= made
 
 
 def test_one_file_is_made_again_with_what_it_comes_from(few, tmp_path):
-    command = ("train/reproduce.py", "--only", "fer_resnet.fer2013", "--seeds", 1, "--data", few)
+    command = ("train/reproduce.py", "--only", "fer_kernel_cnn.fer2013", "--seeds", 1, "--data", few)
     command += ("--epochs", 1, "--jobs", 2, "--out", tmp_path)
     done = run(*command)
     assert done.returncode == 0, done.stderr
     runs = {file.parent.name for file in tmp_path.glob("*/result.json")}
-    assert runs == {"fer_resnet-strong-mix-0", "fer_cbam-strong-mix-0", "fer_resnet-taught-0"}
-    scored = json.loads((tmp_path / "results" / "fer_resnet.fer2013.json").read_text())
-    assert scored["sha256"] == sha256(tmp_path / "weights" / "fer_resnet.fer2013.safetensors")
-    row = next(line for line in done.stdout.splitlines() if line.startswith("fer_resnet.fer2013"))
+    taught_by = {"fer_resnet-strong-mix-0", "fer_cbam-strong-mix-0", "fer_resnet-taught-0"}
+    assert runs == taught_by | {"fer_kernel_cnn-student-0"}
+    scored = json.loads((tmp_path / "results" / "fer_kernel_cnn.fer2013.json").read_text())
+    assert scored["sha256"] == sha256(tmp_path / "weights" / "fer_kernel_cnn.fer2013.safetensors")
+    row = next(line for line in done.stdout.splitlines() if line.startswith("fer_kernel_cnn.fer2013"))
     assert row.split()[2] == f"{scored['splits']['test']['accuracy']:.2f}"
     reads = tmp_path / "results" / "test_reads.jsonl"
     assert len(reads.read_text().splitlines()) == 1
     again = run_here(*command)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout and len(reads.read_text().splitlines()) == 1
+
+
+@pytest.mark.long
+def test_a_file_is_made_again_with_its_live_teacher(few, tmp_path):
+    command = ("train/reproduce.py", "--only", "fer_resnet.fer2013", "--seeds", 1, "--data", few)
+    done = run(*command, "--epochs", 1, "--jobs", 2, "--out", tmp_path, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (teacher,) = (tmp_path / "teachers").iterdir()
+    config = json.loads((tmp_path / "fer_resnet-student-live-short-0" / "config.json").read_text())
+    assert config["teacher"] == [sha256(teacher)]
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_card_names_what_a_file_comes_from(model, tag):
     config, recipe = results["run"]["config"], lineage.RECIPES[tag][model]
     assert config.get("recipe_name", recipe) == recipe
     assert config["recipe"]["epochs"] == lineage.epochs(model, recipe)
-    assert bool(config.get("teacher")) == (recipe in lineage.TEACHERS)
+    assert bool(config.get("teacher")) == (recipe in lineage.TEACHERS or recipe in lineage.LIVE)
     assert bool(config.get("start")) == bool(lineage.start(model, recipe))
     text = cards.card(results)
     assert f"train/reproduce.py --only {results['model']}" in text

@@ -48,6 +48,37 @@ def test_a_step_is_the_mean_cross_entropy_of_its_batch():
     torch.testing.assert_close(trainer.backward(x, trainer.targets), expected(split.labels).detach())
 
 
+def test_a_live_teacher_is_asked_about_what_the_network_sees(monkeypatch):
+    """Augmented, mixed and normalized; its share of the targets comes on top of their mixing."""
+    recipe = Recipe(batch_size=8, precision="fp32", mixup=1.0, noise=0.1, teacher_share=0.75)
+    asked, seen, learnt = [], [], []
+
+    class Teacher:
+        def to(self, device: torch.device) -> "Teacher":
+            return self
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            asked.append(x.clone())
+            return torch.eye(7)[torch.full((len(x),), 3)]
+
+    split, accelerator = Split(faces(16), CPU), create_accelerator(recipe)
+    trainer = Trainer(create_network("fer_cnn"), split, recipe, accelerator, teacher=Teacher())
+    backward = trainer.backward
+
+    def watched(x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(x.clone())
+        learnt.append(targets)
+        return backward(x, targets)
+
+    monkeypatch.setattr(trainer, "backward", watched)
+    with tqdm(disable=True) as bar:
+        trainer.epoch(0, bar)
+    assert len(asked) == 2 and all(map(torch.equal, asked, seen))
+    learnt = torch.cat(learnt)
+    torch.testing.assert_close(learnt.sum(1), torch.ones(16))
+    assert (learnt[:, 3] >= 0.75).all() and ((learnt > 0).sum(1) == 3).any()
+
+
 @pytest.mark.parametrize(
     ("name", "fused"), [("sgd", True), ("adamw", True), ("lookahead_adamw", True), ("nadam", None)]
 )

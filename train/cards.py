@@ -13,7 +13,7 @@ from fer_zoo.metrics import half_interval
 from train.costs import cost_in_words, recipe_name, reproducible, seen
 from train.evaluate import TEST_READS, judged, labels_of
 from train.files import RESULTS_DIR, read_results
-from train.lineage import SHORTER, needs
+from train.lineage import LIVE, SHORTER, needs
 from train.recipe import without_seed
 from train.search import table as search_table
 
@@ -47,7 +47,7 @@ ABOUT["flagship-student"] = ABOUT["flagship"]
 ABOUT["flagship-tiny"], ABOUT["flagship-tiny-alone"] = ABOUT["student"], ABOUT["strong"]
 ABOUT["ferplus-full"] = ABOUT["ferplus-long"] = ABOUT["ferplus"]
 ABOUT["flagship-ferplus"] = ABOUT["flagship-ferplus-full"] = ABOUT["ferplus"]
-ABOUT["student-again-full"] = ABOUT["student-again"]
+ABOUT["student-again-full"] = ABOUT["student-live-short"] = ABOUT["student-again"]
 FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where the seven have at "
@@ -55,6 +55,10 @@ FERPLUS = (
     "face. Figures against FER2013's own labels, which they learnt before and then left, stand beside those."
 )
 DISTILLED = " Besides the labels they learnt what other networks made of the training images."
+WATCHED = (
+    " Besides the labels they learnt what `{}`, calibrated on clean validation, made of each training image "
+    "as it was augmented."
+)
 
 # What is read, of weights of either labels.
 ANNOTATORS = (
@@ -171,7 +175,8 @@ def card(results: dict) -> str:
             f"{results['model']} was trained by {recipe}: say what that is in ABOUT of train/cards.py"
         )
     votes, led_up_to = labels_of(results["run"]) == "ferplus", config.get("teacher") or config.get("start")
-    about = ABOUT[recipe] + (FERPLUS if votes else "") + (DISTILLED if config.get("teacher") else "")
+    taught = WATCHED.format(LIVE[recipe][0]) if recipe in LIVE else DISTILLED
+    about = ABOUT[recipe] + (FERPLUS if votes else "") + (taught if config.get("teacher") else "")
     validation = "clean validation" + (", by FER+'s majority" if votes else "")
     return CARD.format(
         model=results["model"],

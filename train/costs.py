@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from train.files import read_results
-from train.lineage import RECIPES, epochs, needs, own_runs
+from train.lineage import LIVE, RECIPES, epochs, needs, own_runs
 from train.recipe import Recipe, load_recipe, settings_of
 
 
@@ -14,12 +14,12 @@ def cost_in_words(results: dict) -> str:
     known, own = reproducible(arch, tag, recipe), minutes_of(results)
     if own is None and (known or config.get("start")):  # the record of a run before it is not kept
         return "not known"
-    work = _petaflop(results["gmacs"], config["recipe"], results["run"]["result"])
+    work = _petaflop(results["gmacs"], recipe, config["recipe"], results["run"]["result"])
     if own is None:
         return f"{work:.2f} PFLOP"
     for model, name in own_runs(arch, recipe)[1:]:
         settings = asdict(load_recipe(name, epochs=epochs(model, name)))
-        work += _petaflop(results["gmacs"], settings, _record(model, name))
+        work += _petaflop(results["gmacs"], name, settings, _record(model, name))
     every = _minutes([*needs(arch, recipe), (arch, recipe)])
     taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
     return f"{work:.2f} PFLOP, {own:.0f} minutes{taught}"
@@ -47,12 +47,14 @@ def _record(arch: str, recipe: str) -> dict | None:
     return read_results("earlier_runs", {}).get(f"{arch}-{recipe}")
 
 
-def _petaflop(gmacs: float, recipe: dict, result: dict) -> float:
-    """Of a training: backward is twice forward, and a multiply-add two operations."""
+def _petaflop(gmacs: float, name: str, recipe: dict, result: dict) -> float:
+    """Of a training by the recipe of that name: backward is twice forward, a multiply-add two operations."""
     # the images of a zoo network's small epochs have 32x32 pixels in place of 48x48
     small = Recipe(**settings_of(recipe)).small_epochs / recipe["epochs"] * (1 - 4 / 9)
     passes = 2 if recipe.get("sam") else 1
-    return passes * 6 * gmacs * seen(recipe, result) * (1 - small) / 1e6
+    # a live teacher goes forward only
+    teacher = 2 * read_results(f"{LIVE[name][0]}.fer2013")["gmacs"] if name in LIVE else 0
+    return (passes * 6 * gmacs + teacher) * seen(recipe, result) * (1 - small) / 1e6
 
 
 def seen(recipe: dict, result: dict) -> int:

@@ -290,7 +290,7 @@ class Trainer:
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
             if self.teacher:
                 with self.accelerator.autocast():
-                    targets = self.teacher(x, targets)
+                    targets = torch.lerp(targets, self.teacher(x), recipe.teacher_share)
             total += self.backward(x, targets)
             if recipe.sam:
                 with uphill(self.model, recipe.sam):

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
+
+from torch import nn
 
 from fer_zoo.files import atomic
 
@@ -29,6 +32,23 @@ def read_results(name: str, absent: dict | None = None) -> dict:
     """A results file's content; `absent`, where given, if its script was not run."""
     file = RESULTS_DIR / f"{name}.json"
     return absent if absent is not None and not file.exists() else json.loads(file.read_text())
+
+
+def weights_sha256(model: nn.Module, name: str) -> str:
+    """Of a network's weights, by the file that it was loaded from, where there is one.
+
+    Args:
+        model: The network.
+        name: How it was asked for: a file, a name of the zoo's, or one on the Hub, which may mean others
+            tomorrow.
+    """
+    file = Path(name) if os.path.isfile(name) else model.pretrained_cfg.get("file")
+    if file:
+        return sha256(Path(file))
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def with_metadata(content: bytes, **more: str) -> bytes:

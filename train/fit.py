@@ -53,8 +53,8 @@ def parse_args() -> argparse.Namespace:
         "--teacher",
         nargs="+",
         metavar="FILE|NAME",
-        help="parquet of probabilities, of train/cv.py or train/teacher.py; or pretrained networks, such as "
-        "fer_net.fer2013, which judge each image as it is augmented",
+        help="parquet of probabilities, of train/cv.py or train/teacher.py; or networks, as fer_net.fer2013 "
+        "or a file of weights, which judge each image as it is augmented",
     )
     add_training_arguments(parser)
     parser.add_argument(
@@ -72,12 +72,12 @@ def main() -> None:
     recipe = recipe_of(args)
     check_name(args.model)
     out = args.out or Path("runs") / run_name(args.model, Path(args.recipe).stem, recipe.seed)
+    files, networks = _teachers(args.teacher or ())
+    teacher = LiveTeacher(networks) if networks else None
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
-        train, validation, labels, config = _faces(args, recipe)
-    teacher = None
-    if live := _live(args.teacher or ()):
-        teacher = LiveTeacher(live, recipe.teacher_share)
+        train, validation, labels, config = _faces(args, recipe, files)
+    if teacher:
         config["teacher"] = teacher.digests
     _, result = train_model(
         args.model,
@@ -137,7 +137,8 @@ def train_model(
         The network with the weights of the best epoch, and the run's result.
 
     Raises:
-        RunError: `start` is no finished run of such a network, the memory is full, or `fit` cannot go on.
+        RunError: `start` is no finished run of such a network, the recipe is not for such a teacher, the
+            memory is full, or `fit` cannot go on.
         ModelError: The network takes other images than its teacher.
     """
     set_seed(1000 * recipe.seed + fold)  # no fold starts as one of another seed does
@@ -154,6 +155,8 @@ def train_model(
         check_size(name, model, smallest, "choose a recipe that is not progressive")
     if teacher:
         teacher.check(model.pretrained_cfg)
+        if recipe.small_epochs:
+            raise RunError("a network teaches at one size of image: choose a recipe that is not progressive")
     if start:
         start_from(start, model)
         config = config | {"start": sha256(start / WEIGHTS)}
@@ -185,7 +188,9 @@ def start_from(run_dir: Path, model: nn.Module) -> None:
         ) from error
 
 
-def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:
+def _faces(
+    args: argparse.Namespace, recipe: Recipe, files: Sequence[Path]
+) -> tuple[Arrays, Arrays, tuple[str, ...], dict]:
     """Train, clean validation, the names of the classes, and what names all this in a run's config."""
     if args.images:
         if args.teacher or args.labels != "fer2013":
@@ -205,23 +210,23 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
     if args.labels == "ferplus":
         return *learn_votes(data), EXPRESSIONS, config
     train, validation = data["train"], clean_validation(data, args.labels)
-    if args.teacher and not _live(args.teacher):
-        files = [Path(name) for name in args.teacher]
+    if files:
         train = taught(train, read_probabilities(files, train), recipe.teacher_share)
         config["teacher"] = [sha256(file) for file in files]
     return train, validation, EXPRESSIONS, config
 
 
-def _live(teachers: Sequence[str]) -> list[str]:
-    """Those of --teacher that are networks.
+def _teachers(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """--teacher as files of probabilities and as networks, of which one is empty.
 
     Raises:
-        ValueError: There are files, too.
+        ValueError: Neither is.
     """
-    live = [name for name in teachers if not name.endswith(".parquet")]
-    if live and len(live) < len(teachers):
+    files = [Path(name) for name in given if name.endswith(".parquet")]
+    networks = [name for name in given if not name.endswith(".parquet")]
+    if files and networks:
         raise ValueError("--teacher takes either parquet files or networks")
-    return live
+    return files, networks
 
 
 def git_revision() -> str | None:

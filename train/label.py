@@ -10,7 +10,6 @@ again, finished parts stay and the others are made.
 """
 
 import glob
-import hashlib
 import math
 import os
 import sys
@@ -41,7 +40,7 @@ from fer_zoo.files import visible_files
 from fer_zoo.images import ImageError, image_suffixes, load_image
 from fer_zoo.recognizer import default_model
 from train.cli import create_parser, run
-from train.files import sha256
+from train.files import weights_sha256
 from train.hardware import take_all_cores
 from train.run_dir import keep_config, locked
 
@@ -260,16 +259,6 @@ def summary(files: list[Path]) -> str:
     return f"{rows:,} pictures, {labels.total():,} faces{': ' * bool(labels)}{faces}{unread}"
 
 
-def _digest(recognizer: Recognizer, model: str) -> str:
-    """Of the weights; a name on the Hub may mean others tomorrow."""
-    if Path(model).is_file():
-        return sha256(Path(model))
-    digest = hashlib.sha256()
-    for tensor in recognizer.model.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("--data", required=True, help="a dataset's id on the Hub, a folder or a parquet file")
@@ -299,7 +288,7 @@ def main() -> None:
         "size": source.size,
         "parts": source.parts,
         "model": model,
-        "weights": _digest(recognizer, model),
+        "weights": weights_sha256(recognizer.model, model),
         "sure_from": recognizer.sure_from,
         "faces": type(recognizer.detector).__name__,
     }

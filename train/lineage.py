@@ -13,7 +13,7 @@ RECIPES = {
     "fer2013": {
         "fer_cnn": "strong",
         "fer_kernel_cnn": "student",
-        "fer_resnet": "taught",
+        "fer_resnet": "student-live-short",
         "fer_cbam": "student-again-full",
         "fer_net": "student-full",
         "fer_net_tiny": "student-long",
@@ -55,14 +55,12 @@ TEACHERS["student-full"] = (
     ("fer_cnn", "strong"),
 )
 
-TEACHERS["student-live"] = (("fer_net", "student-full"),)
-
-# Recipes whose teacher, one network, is asked in every step, and not once for all.
-LIVE = ("student-live",)
+# Recipes whose teacher is one network that is asked in every step, and its run.
+LIVE = {"student-live-short": ("fer_net", "student-full")}
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
-    "student-live": "student-long",
+    "student-live-short": "taught",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
     "ferplus-long": "student-full",
@@ -92,7 +90,8 @@ def own_runs(model: str, recipe: str) -> list[tuple[str, str]]:
 def needs(model: str, recipe: str) -> list[tuple[str, str]]:
     """The runs, network and recipe, that must be finished before such a run, in such an order."""
     first = start(model, recipe)
-    earlier = (*TEACHERS.get(recipe, ()), *([first] if first else []))
+    live = [LIVE[recipe]] if recipe in LIVE else []
+    earlier = (*TEACHERS.get(recipe, ()), *live, *([first] if first else []))
     return list(dict.fromkeys(run for one in earlier for run in (*needs(*one), one)))
 
 

@@ -73,17 +73,17 @@ def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
 
 def _teach(out: Path, recipe: str, data: dict) -> Step:
     name, file = f"teacher-{recipe}", teacher_file(out, recipe)
-    runs = tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe])
     if recipe in LIVE:  # the network itself, calibrated
-        return Step(name, "package.py", {"tag": recipe, "folder": file.parent} | data, runs)
+        run = out / run_name(*LIVE[recipe])
+        return Step(name, "package.py", {"tag": recipe, "folder": file.parent} | data, (run,))
+    runs = tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe])
     return Step(name, "teacher.py", {"out": file} | data, runs)
 
 
 def teacher_file(out: Path, recipe: str) -> Path:
     """What --teacher gets: a network's weights, or the probabilities of several."""
     if recipe in LIVE:
-        ((model, _),) = TEACHERS[recipe]
-        return out / "teachers" / f"{model}.{recipe}.safetensors"
+        return out / "teachers" / f"{LIVE[recipe][0]}.{recipe}.safetensors"
     return out / f"teacher-{recipe}.parquet"
 
 
@@ -91,7 +91,7 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     name = run_name(model, recipe, seed)
     options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
     options |= {"epochs": epochs(model, recipe), "labels": labels(recipe)}
-    if recipe in TEACHERS:
+    if recipe in TEACHERS or recipe in LIVE:
         options["teacher"] = teacher_file(out, recipe)
     if first := start(model, recipe):
         options["start"] = out / run_name(*first)

@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the teacher's parquet")
     add_data_arguments(parser)
     args = parser.parse_args()
+    if args.out.suffix != ".parquet":
+        raise ValueError(f"--out must end in .parquet, not be {args.out}")
     args.out.parent.mkdir(parents=True, exist_ok=True)  # before all are read
     configs = [finished(folder)[0] for folder in args.runs]  # before the data are read
     data = load_data(args, strict=False)

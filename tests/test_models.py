@@ -33,8 +33,11 @@ def create(name: str, **kwargs) -> torch.nn.Module:
 
 
 def test_importing_the_package_loads_nothing_more_than_timm():
-    code = "import timm, sys; before = set(sys.modules); import fer_zoo; print(*(set(sys.modules) - before))"
-    names = run("-c", code).stdout.split()
+    code = "import timm, sys; before = set(sys.modules); import fer_zoo; offered = dir(fer_zoo); "
+    code += "print(*(set(sys.modules) - before)); assert set(fer_zoo.__all__) <= set(offered)"
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.split()
     assert names and {name.partition(".")[0] for name in names} == {"fer_zoo"}
     assert not {"fer_zoo.recognizer", "fer_zoo.faces"} & set(names)
 

@@ -16,7 +16,7 @@ RECIPES = {
         "fer_resnet": "student-live-short",
         "fer_cbam": "student-again-full",
         "fer_net": "student-full",
-        "fer_net_tiny": "student-long",
+        "fer_net_tiny": "student-live",
     },
     "ferplus": {
         "fer_cbam": "ferplus-full",
@@ -56,10 +56,12 @@ TEACHERS["student-full"] = (
 )
 
 # Recipes whose teacher is one network that is asked in every step, and its run.
-LIVE = {"student-live-short": ("fer_net", "student-full")}
+LIVE = {"student-live": ("fer_net", "student-full")}
+LIVE["student-live-short"] = LIVE["student-live"]
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
+    "student-live": "student-long",
     "student-live-short": "taught",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",

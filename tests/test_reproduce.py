@@ -48,7 +48,7 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
     for fits in reproduce.fit_rounds(tmp_path, runs_of(*lineage.RECIPES, seeds=2), {}):
         for step in reproduce.teacher_steps(tmp_path, fits, {}):
             assert step.runs and set(step.runs) <= made
-            made.add(step.options["out"])
+            made.add(step.options.get("out") or reproduce.teacher_file(tmp_path, step.options["tag"]))
         for step in fits:
             assert {step.options[key] for key in ("teacher", "start") if key in step.options} <= made
         made |= {step.options["out"] for step in fits}

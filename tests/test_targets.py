@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
 from launch import fit_args, run_here
 
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.recognizer import load_model
 from train.dataset import Arrays, Fer2013
 from train.evaluate import EvaluationError, evaluate
 from train.ferplus import clean_validation, learn_votes, majority, usable, votes_of
+from train.live_teacher import LiveTeacher
 from train.package import package
 from train.run_dir import RunError
 from train.seeds import same_runs
@@ -116,9 +119,40 @@ def test_hard_targets_and_the_same_as_probabilities_train_alike(few, data, runs,
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[2] != pytest.approx(losses[1], rel=1e-3)
 
 
+def test_a_live_teacher_judges_what_the_student_sees():
+    names, x = ["fer_net_tiny.fer2013", "fer_cnn.fer2013"], torch.randn(40, 1, 48, 48)
+    targets = torch.eye(7)[torch.arange(40) % 7]
+    with torch.no_grad():
+        probs = [load_model(name).eval()(x).softmax(1) for name in names]
+    mean = LiveTeacher(names, 0.75)
+    torch.testing.assert_close(mean(x, targets), 0.25 * targets + 0.75 * sum(probs) / 2)
+    alone = LiveTeacher(names[:1], 1.0)
+    torch.testing.assert_close(alone(x, targets), probs[0])
+    assert alone.digests == mean.digests[:1] != mean.digests[1:]
+
+
+def test_a_run_with_a_live_teacher_goes_on_with_it_only(few, runs, tmp_path):
+    out = tmp_path / "run"
+    done = run_here(*tiny(few, out, "--seed", 0, "--teacher", "fer_net_tiny.fer2013"))
+    assert done.returncode == 0, done.stderr
+    config = json.loads((out / "config.json").read_text())
+    assert config["teacher"] == LiveTeacher(["fer_net_tiny.fer2013"], 1.0).digests
+    taught, alone = (
+        json.loads((folder / "history.jsonl").read_text().splitlines()[0])["loss"]
+        for folder in (out, runs[0])
+    )
+    assert taught != pytest.approx(alone, rel=1e-3)
+    done = run_here(*tiny(few, out, "--seed", 0, "--teacher", "fer_cnn.fer2013"))
+    assert done.returncode == 2 and "holds another run: teacher is" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        (("--teacher", "fer_nte_tiny"), "fer_net_tiny"),
+        (("--teacher", "fer_net_tiny", "a.parquet"), "either parquet files or networks"),
+        (("--teacher", "mine.onnx"), "mine.onnx cannot teach"),
+        (("--teacher", "fer_net_tiny", "--input-size", 64), "its input_size is (1, 48, 48) and not"),
         (("--teacher", "nowhere.parquet"), "nowhere.parquet: holds no probabilities"),
         (("--teacher", "nowhere.parquet", "--labels", "ferplus"), "labels of FER2013 only"),
         (("--images", "faces", "--labels", "ferplus"), "labels of its own"),

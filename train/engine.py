@@ -33,6 +33,7 @@ from train.augment import augment, draw_augmentation, draw_mix
 from train.dataset import Arrays
 from train.graphs import Graphed, can_record
 from train.hardware import describe, start_trackers
+from train.live_teacher import LiveTeacher
 from train.loss import Loss
 from train.optim import create_average, create_optimizer, create_scheduler, uphill
 from train.predict import predict
@@ -77,6 +78,7 @@ def fit(
     out: Path,
     config: dict,
     fold: int = 0,
+    teacher: LiveTeacher | None = None,
 ) -> dict:
     """Trains `model`, or goes on where an interrupted run of the same config stopped.
 
@@ -91,6 +93,7 @@ def fit(
         out: The run's directory, made if absent; see `train/run_dir.py`.
         config: Goes into config.json together with recipe, fold and versions.
         fold: Makes the random draws of each fold its own.
+        teacher: Asked in every step.
 
     Returns:
         The run's result: best epoch, its validation figures, seconds of training.
@@ -124,7 +127,7 @@ def fit(
         if not result:
             # else Accelerate saves an earlier fold's network too, and resumes with that one in place of ours
             accelerator.free_memory()
-            trainer = Trainer(model, train, recipe, accelerator, fold, compiled)
+            trainer = Trainer(model, train, recipe, accelerator, fold, compiled, teacher)
             result = _train(trainer, validation, run, config)
         run.remove_checkpoints()
         model.load_state_dict(read_weights(out))
@@ -198,6 +201,7 @@ class Trainer:
         accelerator: From `create_accelerator`.
         fold: Makes the random draws of each fold its own.
         compiled: Fuse CBAM's passes over memory by torch.compile.
+        teacher: Asked in every step.
 
     Attributes:
         scored: The model to evaluate and keep: the moving average where the recipe asks for one.
@@ -216,6 +220,7 @@ class Trainer:
         accelerator: Accelerator,
         fold: int = 0,
         compiled: bool = False,
+        teacher: LiveTeacher | None = None,
     ) -> None:
         model = model.to(accelerator.device, memory_format=torch.channels_last)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -236,6 +241,7 @@ class Trainer:
         self.train, self.recipe, self.accelerator, self.fold = train, recipe, accelerator, fold
         soft = train.targets is not None
         self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
+        self.teacher = teacher.to(accelerator.device) if teacher else None
         self.loss = Loss(train.labels, model.num_classes, recipe)
         self.backward = self._backward
         if can_record(model, accelerator):
@@ -282,6 +288,9 @@ class Trainer:
                     other, theirs = faces(batch.flip(0), noise if noise is None else noise.flip(0))
                 x, targets = mix(x, other), torch.lerp(theirs, targets, mix.share)
             x = normalize(x, cfg).contiguous(memory_format=torch.channels_last)
+            if self.teacher:
+                with self.accelerator.autocast():
+                    targets = self.teacher(x, targets)
             total += self.backward(x, targets)
             if recipe.sam:
                 with uphill(self.model, recipe.sam):

@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from train.ferplus import clean_validation, learn_votes
 from train.files import sha256
 from train.hardware import create_accelerator, out_of_memory
 from train.lineage import run_name
+from train.live_teacher import LiveTeacher
 from train.networks import check_name, check_size, create_network
 from train.recipe import Recipe
 from train.run_dir import WEIGHTS, RunError, finished, read_weights
@@ -50,9 +52,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--teacher",
         nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="parquet of probabilities, of train/cv.py or train/teacher.py",
+        metavar="FILE|NAME",
+        help="parquet of probabilities, of train/cv.py or train/teacher.py; or pretrained networks, such as "
+        "fer_net.fer2013, which judge each image as it is augmented",
     )
     add_training_arguments(parser)
     parser.add_argument(
@@ -73,6 +75,10 @@ def main() -> None:
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
         train, validation, labels, config = _faces(args, recipe)
+    teacher = None
+    if live := _live(args.teacher or ()):
+        teacher = LiveTeacher(live, recipe.teacher_share)
+        config["teacher"] = teacher.digests
     _, result = train_model(
         args.model,
         train,
@@ -84,6 +90,7 @@ def main() -> None:
         input_size=args.input_size,
         labels=labels,
         start=args.start,
+        teacher=teacher,
         config=config | {"recipe_name": Path(args.recipe).stem},
     )
     best, images = result["best"], result["validation_images"]
@@ -106,6 +113,7 @@ def train_model(
     labels: tuple[str, ...] = EXPRESSIONS,
     fold: int = 0,
     start: Path | None = None,
+    teacher: LiveTeacher | None = None,
     config: dict,
 ) -> tuple[nn.Module, dict]:
     """Makes a network and trains it, or goes on with it, as `train.engine.fit` says.
@@ -122,6 +130,7 @@ def train_model(
         labels: The classes.
         fold: Counted from 1; 0 for none.
         start: The directory of a finished run whose weights to start from.
+        teacher: Asked in every step.
         config: What else determines the run, such as the data's fingerprint.
 
     Returns:
@@ -129,6 +138,7 @@ def train_model(
 
     Raises:
         RunError: `start` is no finished run of such a network, the memory is full, or `fit` cannot go on.
+        ModelError: The network takes other images than its teacher.
     """
     set_seed(1000 * recipe.seed + fold)  # no fold starts as one of another seed does
     model = create_network(
@@ -142,6 +152,8 @@ def train_model(
     if recipe.small_epochs:  # of the full size the network was tried when it was made
         smallest = recipe.size_in(0, tuple(model.pretrained_cfg["input_size"][1:]))
         check_size(name, model, smallest, "choose a recipe that is not progressive")
+    if teacher:
+        teacher.check(model.pretrained_cfg)
     if start:
         start_from(start, model)
         config = config | {"start": sha256(start / WEIGHTS)}
@@ -154,7 +166,7 @@ def train_model(
     }
     with out_of_memory(recipe.batch_size):
         splits = [Split(arrays, accelerator.device) for arrays in (train, validation)]
-        return model, fit(model, *splits, recipe, accelerator, out, config, fold)
+        return model, fit(model, *splits, recipe, accelerator, out, config, fold, teacher)
 
 
 def start_from(run_dir: Path, model: nn.Module) -> None:
@@ -193,10 +205,23 @@ def _faces(args: argparse.Namespace, recipe: Recipe) -> tuple[Arrays, Arrays, tu
     if args.labels == "ferplus":
         return *learn_votes(data), EXPRESSIONS, config
     train, validation = data["train"], clean_validation(data, args.labels)
-    if args.teacher:
-        train = taught(train, read_probabilities(args.teacher, train), recipe.teacher_share)
-        config["teacher"] = [sha256(file) for file in args.teacher]
+    if args.teacher and not _live(args.teacher):
+        files = [Path(name) for name in args.teacher]
+        train = taught(train, read_probabilities(files, train), recipe.teacher_share)
+        config["teacher"] = [sha256(file) for file in files]
     return train, validation, EXPRESSIONS, config
+
+
+def _live(teachers: Sequence[str]) -> list[str]:
+    """Those of --teacher that are networks.
+
+    Raises:
+        ValueError: There are files, too.
+    """
+    live = [name for name in teachers if not name.endswith(".parquet")]
+    if live and len(live) < len(teachers):
+        raise ValueError("--teacher takes either parquet files or networks")
+    return live
 
 
 def git_revision() -> str | None:

@@ -55,8 +55,14 @@ TEACHERS["student-full"] = (
     ("fer_cnn", "strong"),
 )
 
+TEACHERS["student-live"] = (("fer_net", "student-full"),)
+
+# Recipes whose teacher, one network, is asked in every step, and not once for all.
+LIVE = ("student-live",)
+
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
+    "student-live": "student-long",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
     "ferplus-long": "student-full",

@@ -23,7 +23,7 @@ from train.cli import create_parser, load_data, run
 from train.evaluate import EvaluationError, check_test_read, judged
 from train.ferplus import need_votes
 from train.files import RESULTS_DIR, sha256
-from train.lineage import RECIPES, TEACHERS, epochs, labels, needs, run_name, start
+from train.lineage import LIVE, RECIPES, TEACHERS, epochs, labels, needs, run_name, start
 from train.run_dir import finished
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
@@ -68,19 +68,22 @@ def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
     """The teachers of a round's trainings, but those that are there: made again they might differ in the
     last bits."""
     recipes = dict.fromkeys(step.options["recipe"] for step in fits if "teacher" in step.options)
-    return [
-        Step(
-            f"teacher-{recipe}",
-            "teacher.py",
-            {"out": _teacher(out, recipe)} | data,
-            tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe]),
-        )
-        for recipe in recipes
-        if not _teacher(out, recipe).exists()
-    ]
+    return [_teach(out, recipe, data) for recipe in recipes if not teacher_file(out, recipe).exists()]
 
 
-def _teacher(out: Path, recipe: str) -> Path:
+def _teach(out: Path, recipe: str, data: dict) -> Step:
+    name, file = f"teacher-{recipe}", teacher_file(out, recipe)
+    runs = tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe])
+    if recipe in LIVE:  # the network itself, calibrated
+        return Step(name, "package.py", {"tag": recipe, "folder": file.parent} | data, runs)
+    return Step(name, "teacher.py", {"out": file} | data, runs)
+
+
+def teacher_file(out: Path, recipe: str) -> Path:
+    """What --teacher gets: a network's weights, or the probabilities of several."""
+    if recipe in LIVE:
+        ((model, _),) = TEACHERS[recipe]
+        return out / "teachers" / f"{model}.{recipe}.safetensors"
     return out / f"teacher-{recipe}.parquet"
 
 
@@ -89,7 +92,7 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     options = {"model": model, "recipe": recipe, "seed": seed, "out": out / name}
     options |= {"epochs": epochs(model, recipe), "labels": labels(recipe)}
     if recipe in TEACHERS:
-        options["teacher"] = _teacher(out, recipe)
+        options["teacher"] = teacher_file(out, recipe)
     if first := start(model, recipe):
         options["start"] = out / run_name(*first)
     return Step(name, "fit.py", options | common)

@@ -81,7 +81,7 @@ import fer_zoo, timm
 from fer_zoo.preprocess import to_input
 
 model = timm.create_model("{model}", pretrained=True).eval()  # gray 1x48x48, mean and std 0.5
-face = fer_zoo.load_image("face.jpg")  # a face, cut out; `fer_zoo.Recognizer` finds those of a photo
+face = fer_zoo.load_image("face.jpg")  # a square one, cut out; `fer_zoo.Recognizer` finds those of a photo
 probs = model(to_input([face], model)).softmax(1)  # of angry, disgust, fear, happy, sad, surprise, neutral
 ```
 

@@ -140,7 +140,7 @@ def test_a_run_goes_on_with_its_live_teacher_and_no_other(few, runs, tmp_path):
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     teacher = package(runs[1], "mine", tmp_path)
-    done = run_here(*args(straight, teacher))
+    done = run(*args(straight, teacher))  # of as many threads as the killed one
     assert done.returncode == 0, done.stderr
     assert json.loads((straight / "config.json").read_text())["teacher"] == [sha256(teacher)]
     interrupt(args(killed, teacher), killed, signal.SIGKILL)

@@ -316,7 +316,7 @@ def _orientation(picture: Any) -> tuple[int, bool]:
 
 
 def _fits_mp4(sound: Any) -> bool:
-    if sound is None or sound.codec_context is None:  # FFmpeg does not know such sound
+    if sound is None or sound.codec_context is None:  # FFmpeg cannot decode such sound
         return False
     codec = sound.codec_context.codec.canonical_name
     return codec in SOUND and (codec != "mp3" or sound.codec_context.sample_rate >= LEAST_MP3_RATE)

@@ -57,12 +57,13 @@ TEACHERS["student-full"] = (
 
 # Recipes whose teacher is one network that is asked in every step, and its run.
 LIVE = {"student-live": ("fer_net", "student-full")}
-LIVE["student-live-short"] = LIVE["student-live"]
+LIVE["student-live-short"] = LIVE["student-live-again"] = LIVE["student-live"]
 
 # Recipes that go on with a run of the same network, and that run's recipe.
 STARTS = {
     "student-live": "student-long",
     "student-live-short": "taught",
+    "student-live-again": "student-live-short",
     "student-again": "student-quick",
     "student-again-full": "strong-mix",
     "ferplus-long": "student-full",

@@ -59,15 +59,17 @@ TEACHERS["student-full"] = (
 LIVE = {"student-live": ("fer_net", "student-full")}
 LIVE["student-live-short"] = LIVE["student-live-again"] = LIVE["student-live"]
 
-# Recipes that go on with a run of the same network, and that run's recipe.
+# Runs that go on with one of the same network, and that run's recipe.
 STARTS = {
-    "student-live": "student-long",
-    "student-live-short": "taught",
-    "student-live-again": "student-live-short",
-    "student-again": "student-quick",
-    "student-again-full": "strong-mix",
-    "ferplus-long": "student-full",
-    "ferplus-full": "strong-mix",
+    ("fer_cnn", "student-live"): "strong",
+    ("fer_kernel_cnn", "student-live"): "student",
+    ("fer_resnet", "student-live-short"): "taught",
+    ("fer_resnet", "student-live-again"): "student-live-short",
+    ("fer_cbam", "student-again-full"): "strong-mix",
+    ("fer_cbam", "ferplus-full"): "strong-mix",
+    ("net_first", "student-again"): "student-quick",
+    ("fer_net", "ferplus-long"): "student-full",
+    ("fer_net_tiny", "student-live"): "student-long",
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.
@@ -81,7 +83,7 @@ def run_name(model: str, recipe: str, seed: int = 0) -> str:
 
 def start(model: str, recipe: str) -> tuple[str, str] | None:
     """The run, network and recipe, whose weights such a run goes on with, if there is one."""
-    return (model, STARTS[recipe]) if recipe in STARTS else None
+    return (model, STARTS[model, recipe]) if (model, recipe) in STARTS else None
 
 
 def own_runs(model: str, recipe: str) -> list[tuple[str, str]]:

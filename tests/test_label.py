@@ -121,6 +121,9 @@ def test_no_photo_of_a_folder_is_left_out(tmp_path):
     assert again.returncode == 2 and "takes no --config, --split or --column" in again.stderr
     assert run_here(*command(folder, folder / "out", "--faces", "whole")).returncode == 0
     assert run_here(*command(folder, folder / "out", "--faces", "whole")).returncode == 0, "nor is its own"
+    (folder / "y.avif").rename(folder / "z.avif")  # the same number of rows, and others
+    moved = run_here(*command(folder, folder / "out", "--faces", "whole"))
+    assert moved.returncode == 2 and "holds another run: size is 5 rows" in moved.stderr
     (folder / "more.zip").touch()
     mixed = run_here(*command(folder, tmp_path / "out", "--faces", "whole"))
     assert mixed.returncode == 2 and "holds pictures, and more.zip" in mixed.stderr

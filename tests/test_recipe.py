@@ -28,6 +28,7 @@ def augmented(recipe: Recipe) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES_DIR.glob("*.toml")))
 def test_every_recipe_loads(name):
+    assert load_recipe(name).epochs > 0  # as it stands: fewer epochs would have their warm-up cut short
     assert load_recipe(name, epochs=30).epochs == 30
 
 

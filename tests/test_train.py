@@ -1,29 +1,24 @@
 """Training through its command, on small drawn data: exact, resumable, of any network and any folder."""
 
-import itertools
 import json
 import math
 import re
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from drawn_fer2013 import draw
 from launch import fit_args, interrupt, run, run_here
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import train.fit
-from fer_zoo import Recognizer
-from fer_zoo.data import DataError, load_fer2013
+from fer_zoo.data import load_fer2013
+from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.models import FerNet
-from fer_zoo.preprocess import normalize, to_input
 from fer_zoo.recognizer import load_model
-from train.dataset import Fer2013, load_image_folder
+from train.dataset import Fer2013
 from train.ferplus import clean_validation
 from train.files import sha256
 from train.hardware import out_of_memory
@@ -259,6 +254,23 @@ def test_a_packaged_model_of_timm_reads_as_it_was_trained(source, tmp_path):
     assert served["mean"] != create_network("tf_efficientnet_b0", input_size=64).pretrained_cfg["mean"]
 
 
+def test_a_tag_without_pretrained_is_but_a_name(few, tmp_path):
+    done = run_here(*fit_args(few, tmp_path / "run", "--model", "fer_net_tiny.fer2013", epochs=1))
+    assert done.returncode == 0
+    assert "the weights of fer_net_tiny.fer2013 are not used: --pretrained starts from them" in done.stderr
+
+
+def test_a_classifier_is_kept_for_its_own_labels_only():
+    """Folders are read in the order of the alphabet: then sad is not where FER2013 has it."""
+    learnt, again, other = (
+        create_network("fer_cnn.fer2013", pretrained=True, labels=labels).get_classifier().weight
+        for labels in (EXPRESSIONS, sorted(EXPRESSIONS), [*EXPRESSIONS[:6], "contempt"])
+    )
+    for label, row in zip(sorted(EXPRESSIONS), again, strict=True):
+        assert torch.equal(row, learnt[EXPRESSIONS.index(label)]), label
+    assert not any(torch.equal(row, known) for row in other for known in learnt)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "says"),
     [
@@ -273,103 +285,6 @@ def test_networks_that_cannot_be_had(name, size, says):
         create_network(name, input_size=size, pretrained="." in name)
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_zoo_model_learns_other_labels_from_a_folder(split, tmp_path):
-    """From a folder of pictures of any size to a recogniser of its classes."""
-    images, labels = draw(per_class=20, waves=True)["train"]
-    folder = tmp_path / "faces"
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        if label < 3:
-            part = ("validation" if i % 5 == 0 else "train") if split else ""
-            file = folder / part / ("calm", "bored", "keen")[label] / f"{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).convert("RGB").resize((60, 72)).save(file)
-    out = tmp_path / "run"
-    args = ("--model", "fer_cnn", "--pretrained", "--images", folder, "--epochs", 4, "--batch-size", 16)
-    done = run_here("train/fit.py", *args, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((out / "result.json").read_text())["validation_images"] in (
-        (12,) if split else (9, 10, 11)
-    )
-
-    recognizer = Recognizer(package(out, "mood", tmp_path), faces="whole")
-    assert recognizer.labels == ("bored", "calm", "keen")
-    (face,) = recognizer(Image.fromarray(images[0]))
-    assert face.label in recognizer.labels and sum(face.probs.values()) == pytest.approx(1)
-
-
-def test_pictures_of_any_shape_are_learnt_as_they_are_read(tmp_path):
-    recognizer = Recognizer("fer_cnn", faces="whole")
-    for part in ("train", "validation"):
-        for label in "ab":
-            file = tmp_path / part / label / "tall.png"
-            file.parent.mkdir(parents=True)
-            Image.effect_noise((40, 60), 90).convert("RGB").resize((100, 150)).save(file)
-    learnt, _, _ = load_image_folder(tmp_path, 48)
-    (face,) = recognizer(tmp_path / "train" / "a" / "tall.png")
-    read = to_input([face.crop], recognizer.model)
-    torch.testing.assert_close(
-        normalize(torch.from_numpy(learnt.images[:1, None]), recognizer.model.pretrained_cfg), read
-    )
-
-
-def test_folders_that_hold_no_faces(tmp_path):
-    for name, says in (
-        ("none", "no such folder"),
-        ("empty", "no folders of images"),
-        ("flat", r"one folder a class, and a\.png is in none"),
-    ):
-        folder = tmp_path / name
-        if name != "none":
-            folder.mkdir()
-        if name == "flat":
-            Image.new("L", (48, 48)).save(folder / "a.png")
-        with pytest.raises(DataError, match=says):
-            load_image_folder(folder, 48)
-    for label in "ab":
-        (folder / label).mkdir()
-        (folder / label / "bad.png").write_bytes(b"no picture")
-    (folder / "a.png").unlink()
-    with pytest.raises(DataError, match=r"bad\.png"):
-        load_image_folder(folder, 48)
-    for label in "ab":
-        file = tmp_path / "late" / "validation" / label / "a.png"
-        file.parent.mkdir(parents=True)
-        Image.new("L", (48, 48)).save(file)
-    with pytest.raises(DataError, match="has validation and no train"):
-        load_image_folder(tmp_path / "late", 48)
-    with pytest.raises(DataError, match="a has 1 images: at least 6 are needed"):
-        load_image_folder(tmp_path / "late" / "validation", 48)
-    (tmp_path / "late" / "validation" / "b").rename(tmp_path / "late" / "train")
-    with pytest.raises(DataError, match=r"one folder a class, and a\.png is in none"):
-        load_image_folder(tmp_path / "late", 48)
-    (tmp_path / "late" / "train" / "b").mkdir()
-    (tmp_path / "late" / "train" / "a.png").rename(tmp_path / "late" / "train" / "b" / "a.png")
-    with pytest.raises(DataError, match="at least two of them"):
-        load_image_folder(tmp_path / "late", 48)
-
-
-def test_every_picture_of_a_class_is_learnt(tmp_path):
-    """Whatever words are in its name or the class's."""
-    names = ["b test/dev.png", "b test/train_station.webp", "b test/x/val.tiff", "train/1.png", "train/2.png"]
-    for name, split in itertools.product(names, ["Train", "val", "test"]):
-        file = tmp_path / split / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((48, 48), 90).save(file)
-    train, validation, classes = load_image_folder(tmp_path, 48)
-    assert classes == ("b test", "train")
-    assert train.labels.tolist() == validation.labels.tolist() == [0, 0, 0, 1, 1]
-    shutil.copytree(tmp_path / "Train", tmp_path / "unlabelled")
-    assert load_image_folder(tmp_path, 48)[2] == classes
-    shutil.copytree(tmp_path / "Train", tmp_path / "dev")
-    with pytest.raises(DataError, match="has dev and val: one folder of validation is read"):
-        load_image_folder(tmp_path, 48)
-    shutil.rmtree(tmp_path / "dev")
-    shutil.copytree(tmp_path / "Train" / "train", tmp_path / "val" / "other")
-    with pytest.raises(DataError, match=r"other: train has no class of that name"):
-        load_image_folder(tmp_path, 48)
-
-
 @pytest.mark.parametrize(
     ("script", "args", "says"),
     [
@@ -380,6 +295,10 @@ def test_every_picture_of_a_class_is_learnt(tmp_path):
         ("package", ("nowhere", "--tag", "paper"), "not a finished run"),
         ("package", ("nowhere", "--tag", "a b/c"), "--tag must be one word"),
         ("fit", ("--images", "faces", "--data", "fer2013"), "two sources of faces"),
+        ("fit", ("--pretrained", "--start", "run", "--data", "x"), "two weights to start from"),
+        ("fit", ("--recipe", "student", "--data", "x"), "the recipe student wants a teacher"),
+        ("cv", ("--recipe", "student-live", "--data", "x"), "the recipe student-live wants a teacher"),
+        ("fit", ("--precision", "fp8"), "invalid choice: 'fp8'"),
         (
             "evaluate",
             ("--model", "no.ne", "--data", "x", "--split", "test"),

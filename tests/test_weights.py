@@ -115,6 +115,38 @@ def test_test_is_scored_for_a_second_file_only_with_a_reason(finished, source, t
     assert splits() == ["test", "test_clean"]  # the others were those of the file before
 
 
+def test_a_network_of_larger_images_is_measured_with_those(few, tmp_path):
+    """It refuses others, such as those of 48 pixels."""
+    model = ("--model", "vit_tiny_patch16_224", "--input-size", 96)
+    assert run_here(*fit_args(few, tmp_path / "run", *model, epochs=1)).returncode == 0
+    file = package(tmp_path / "run", "mine", tmp_path)
+    score = ("train/evaluate.py", "--model", file, "--results", tmp_path, "--data", few, "--split")
+    done = run_here(*score, "validation")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "vit_tiny_patch16_224.mine.json").read_text())
+    tokens, width, blocks = 1 + 6 * 6, 192, 12
+    least = blocks * tokens * 12 * width**2 / 1e9  # of its linear layers alone
+    assert least < results["gmacs"] < 1.2 * least
+
+
+def test_figures_of_other_data_do_not_stand_side_by_side(finished, source, few, tmp_path):
+    file = package(finished, "mine", tmp_path)
+    for data, split in ((source, "validation"), (few, "test")):
+        where = ("--model", file, "--results", tmp_path, "--data", data)
+        assert run_here("train/evaluate.py", *where, "--split", split).returncode == 0
+    results = json.loads((tmp_path / "fer_cnn.mine.json").read_text())
+    assert sorted(results["splits"]) == ["test", "test_clean"]
+
+
+def test_only_a_single_layer_is_calibrated(few, tmp_path):
+    args = fit_args(few, tmp_path / "run", "--model", "levit_128s", "--input-size", 224, epochs=1)
+    assert run_here(*args).returncode == 0
+    data = train.cli.load_data(SimpleNamespace(data=few), strict=False)
+    with pytest.raises(ValueError, match="no single layer for a classifier to calibrate"):
+        package(tmp_path / "run", "mine", tmp_path, data)
+    assert package(tmp_path / "run", "mine", tmp_path).exists()
+
+
 def test_verify_names_what_differs(finished, source, tmp_path, monkeypatch):
     monkeypatch.setattr("train.verify.RESULTS_DIR", tmp_path)
     data = train.cli.load_data(SimpleNamespace(data=source), strict=False)

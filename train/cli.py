@@ -10,7 +10,7 @@ from pathlib import Path
 from fer_zoo.data import DataError, load_fer2013, wrong_counts
 from train.dataset import PACK, Fer2013, read_pack
 from train.hardware import choose_precision, exact_fp32, keep_freed_memory
-from train.recipe import Recipe, load_recipe
+from train.recipe import PRECISIONS, Recipe, RecipeError, load_recipe
 
 DEFAULT_DATA = Path("data/fer2013")
 KAGGLE = "challenges-in-representation-learning-facial-expression-recognition-challenge or msambare/fer2013"
@@ -71,6 +71,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's, over all processes")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="in place of the recipe's, as for unlike machines",
+    )
     parser.add_argument("--pretrained", action="store_true", help="start from the model's weights")
     parser.add_argument(
         "--input-size", type=_size, help="enlarge the images to this height and width (default: 48)"
@@ -87,10 +92,21 @@ def _size(text: str) -> int:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe as the arguments name it, in the precision that is faster here."""
-    return choose_precision(
-        load_recipe(args.recipe, epochs=args.epochs, batch_size=args.batch_size, seed=args.seed)
-    )
+    """The recipe as the arguments name it, in the precision that is faster here.
+
+    Says so where the model's weights are named and not wanted.
+
+    Raises:
+        RecipeError: It cannot be read, or says how much a teacher teaches, and none is given.
+    """
+    keys = ("epochs", "batch_size", "seed", "precision")
+    recipe = load_recipe(args.recipe, **{key: getattr(args, key) for key in keys})
+    if recipe.teacher_share != Recipe.teacher_share and not getattr(args, "teacher", None):
+        raise RecipeError(f"the recipe {args.recipe} wants a teacher: train/fit.py --teacher gives it one")
+    for name in [args.model] if isinstance(args.model, str) else args.model:
+        if "." in name and not args.pretrained:
+            print(f"note: the weights of {name} are not used: --pretrained starts from them", file=sys.stderr)
+    return choose_precision(recipe)
 
 
 def run(main: Callable[[], int | None]) -> None:

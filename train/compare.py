@@ -1,13 +1,14 @@
 """Compares cross-validated models pair by pair: the same folds and seeds, and a confidence interval.
 
     python train/compare.py runs/cv-paper-0 runs/cv-paper-1 runs/cv-paper-2
-    python train/compare.py model_cards/results/cv-paper.json elsewhere/cv-paper-0    # adds its models
+    python train/compare.py FOLDER/cv-paper.json elsewhere/cv-paper-0 --results FOLDER    # adds its models
 
 Each argument is a folder that `train/cv.py` filled, or a summary of one; those of a seed are joined, so that
 models may be trained one after the other and on several machines. Models of a pair were trained on the same
 images and scored on the same ones, so their difference is taken fold by fold. The folds share most of their
 training images; the interval allows for that by the corrected resampled t-test (Nadeau and Bengio 2003,
-Machine Learning 52). The summaries are kept beside the comparison, the lowest seed's as cv-RECIPE.json.
+Machine Learning 52). With --results a folder keeps the comparison, as compare-RECIPE.json, and beside it the
+summaries, the lowest seed's as cv-RECIPE.json; the published ones lie in model_cards/results.
 """
 
 import json
@@ -133,10 +134,13 @@ def table(compared: dict) -> str:
 def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of train/cv.py, or summaries of such")
-    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
+    parser.add_argument("--results", type=Path, help="folder to keep the comparison in")
     args = parser.parse_args()
     summaries = join([_read(path) for path in args.runs])
     compared = compare(summaries)
+    print(table(compared))
+    if args.results is None:
+        return
     recipe = compared["recipe"]
     if args.results.resolve() == RESULTS_DIR:
         for summary in summaries:
@@ -151,7 +155,6 @@ def main() -> None:
             raise ValueError(f"{path} holds {', '.join(sorted(lost))}, too: give it, or their folder")
     for path, content in {file: compared, **kept}.items():
         write_json(path, content)
-    print(table(compared))
 
 
 def _file_name(summary: dict, first: dict) -> str:

@@ -156,8 +156,8 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
     """A folder of faces with labels of its own.
 
     Either `folder/<class>/*.png`, of which a sixth is held out, stratified and with equal images kept
-    together, or `folder/train/<class>/*.png` and `folder/validation/<class>/*.png`; other folders are left
-    alone then. Every picture is one face, and is made gray and square.
+    together, or `folder/train/<class>/*.png` and, if there is one, `folder/validation/<class>/*.png`; other
+    folders are left alone then. Every picture is one face, and is made gray and square.
 
     Args:
         folder: The folder.
@@ -196,14 +196,18 @@ def _split_folders(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder}: holds no folders of images, one a class")
     found = {split: sorted(tops.keys() & names) for split, names in SPLITS.items()}
     count = sum(map(len, found.values()))
-    if not count or (count == 1 and len(tops) > 1):  # a class, too, may be called test
-        return {"train": folder}
+    if not count or (count == 1 and len(tops) > 1 and not any(map(_holds_classes, tops.values()))):
+        return {"train": folder}  # a class, too, may be called test
     if not found["train"]:
         raise DataError(f"{folder}: has {', '.join(tops)} and no train")
     for split, names in found.items():
         if len(names) > 1:
             raise DataError(f"{folder}: has {' and '.join(names)}: one folder of {split} is read")
     return {split: tops[names[0]] for split, names in found.items() if names}
+
+
+def _holds_classes(folder: Path) -> bool:
+    return all(file.parent != folder for file in image_files(folder))
 
 
 def _by_folder(folder: Path) -> dict[str, list[Path]]:

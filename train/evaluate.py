@@ -186,17 +186,16 @@ def main() -> None:
     # what is published is of the real data
     data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)
     args.results.mkdir(parents=True, exist_ok=True)
-    splits = evaluate(path, data, args.split)
+    about, splits = origin(path), evaluate(path, data, args.split)
     if args.split == "test":
         log_test_read(name, digest, splits["test"]["accuracy"], args.reason, args.results)
 
     file = args.results / f"{name}.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    if results.get("sha256") != digest:
-        results = {"model": name, "sha256": digest}
-    results |= origin(path)
-    results["data"] = {"fingerprint": data.fingerprint, "lossy": data.lossy}
-    results["splits"] = results.get("splits", {}) | splits
+    of = {"fingerprint": data.fingerprint, "lossy": data.lossy}
+    if (results.get("sha256"), results.get("data")) != (digest, of):
+        results = {"model": name, "sha256": digest}  # begun anew: one file holds figures of the same data
+    results |= about | {"data": of, "splits": results.get("splits", {}) | splits}
     write_json(file, results)
     for key, figures in splits.items():
         print(
@@ -209,11 +208,12 @@ def origin(path: Path) -> dict:
     """What stands beside a file's figures: size, parameters, cost, its run, and logits that tests compare."""
     metadata = _metadata(path)
     model = load_model(path).eval()
+    faces = golden_input(model.pretrained_cfg["input_size"][1:])
     with torch.no_grad():
-        logits = model(golden_input())
+        logits = model(faces)
     return {
         "bytes": path.stat().st_size,
-        **size_of(model, golden_input()),
+        **size_of(model, faces),
         "temperature": float(metadata.get("temperature", 1)),
         "golden_logits": logits.tolist(),
         "run": json.loads(metadata["run"]),
@@ -238,9 +238,9 @@ def _metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def golden_input() -> torch.Tensor:
-    """Two wave patterns, float32 (2, 1, 48, 48), -1 to 1: the same on every machine, and no one's face."""
-    y, x = torch.meshgrid(torch.linspace(0, 1, 48), torch.linspace(0, 1, 48), indexing="ij")
+def golden_input(size: tuple[int, int] = (48, 48)) -> torch.Tensor:
+    """Two wave patterns, float32 (2, 1, *size), -1 to 1: the same on every machine, and no one's face."""
+    y, x = torch.meshgrid(*(torch.linspace(0, 1, side) for side in size), indexing="ij")
     return torch.stack([(9 * x).sin() * (7 * y).cos(), (13 * x * y).sin()]).unsqueeze(1)
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from fer_zoo.files import atomic
@@ -45,8 +47,13 @@ def weights_sha256(model: nn.Module, name: str) -> str:
     file = Path(name) if os.path.isfile(name) else model.pretrained_cfg.get("file")
     if file:
         return sha256(Path(file))
+    return tensors_sha256(model.state_dict().values())
+
+
+def tensors_sha256(tensors: Iterable[torch.Tensor]) -> str:
+    """Of their values, one after the other."""
     digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
+    for tensor in tensors:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

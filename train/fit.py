@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
@@ -29,7 +30,7 @@ from train.cli import add_data_arguments, add_training_arguments, create_parser,
 from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
 from train.ferplus import clean_validation, learn_votes
-from train.files import sha256
+from train.files import sha256, tensors_sha256
 from train.hardware import create_accelerator, out_of_memory
 from train.lineage import run_name
 from train.live_teacher import LiveTeacher
@@ -70,6 +71,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     recipe = recipe_of(args)
+    if args.pretrained and args.start:
+        raise ValueError("--pretrained and --start are two weights to start from: give one of them")
     check_name(args.model)
     out = args.out or Path("runs") / run_name(args.model, Path(args.recipe).stem, recipe.seed)
     files, networks = _teachers(args.teacher or ())
@@ -94,6 +97,8 @@ def main() -> None:
         config=config | {"recipe_name": Path(args.recipe).stem},
     )
     best, images = result["best"], result["validation_images"]
+    if args.images:
+        accelerator.print(f"classes: {', '.join(labels)}")
     accelerator.print(
         f"{args.model}: {best['val_accuracy']:.2f} % of {images:,} clean validation images, "
         f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
@@ -160,6 +165,8 @@ def train_model(
     if start:
         start_from(start, model)
         config = config | {"start": sha256(start / WEIGHTS)}
+    if pretrained:
+        config = config | {"weights": tensors_sha256(model.state_dict().values())}
     config = config | {
         "model": name,
         "pretrained": pretrained,
@@ -208,7 +215,9 @@ def _faces(
     data = load_data(args, strict=False)
     config = {"data": data.fingerprint, "labels": args.labels}
     if args.labels == "ferplus":
-        return *learn_votes(data), EXPRESSIONS, config
+        learnt = learn_votes(data)
+        votes = (torch.from_numpy(data.votes[split]) for split in ("train", "validation"))
+        return *learnt, EXPRESSIONS, config | {"votes": tensors_sha256(votes)}
     train, validation = data["train"], clean_validation(data, args.labels)
     if files:
         train = taught(train, read_probabilities(files, train), recipe.teacher_share)
@@ -230,9 +239,9 @@ def _teachers(given: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def git_revision() -> str | None:
-    """The commit of this checkout, or None outside one or without git."""
+    """The commit of this checkout, -dirty where files differ from it; None outside one or without git."""
     root = Path(__file__).resolve().parent
-    command = ["git", "rev-parse", "HEAD"]
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     except OSError:  # there is no git

@@ -10,6 +10,7 @@ again, finished parts stay and the others are made.
 """
 
 import glob
+import hashlib
 import math
 import os
 import sys
@@ -68,7 +69,7 @@ class Source:
     Attributes:
         rows: Of the one column `image`, not decoded.
         parts: How many.
-        size: What is known of the number of rows without reading them, to tell two sources apart.
+        size: What is known of the rows without reading them, to tell two sources apart.
     """
 
     rows: Dataset | IterableDataset
@@ -104,7 +105,7 @@ def open_source(
     if os.path.isdir(path) and (rows := _pictures(path, out)):
         if config or split or column:
             raise DataError(f"'{name}' is a folder of pictures: it takes no --config, --split or --column")
-        return Source(rows, math.ceil(len(rows) / PART_ROWS), f"{len(rows)} rows")
+        return Source(rows, math.ceil(len(rows) / PART_ROWS), f"{len(rows)} rows, {_listing(rows, path)}")
     if os.path.isfile(path):
         load = partial(load_dataset, "parquet", data_files=glob.escape(name))
     else:
@@ -144,6 +145,13 @@ def _pictures(folder: Path, out: Path) -> Dataset | None:
     return Dataset.from_dict({"image": [os.path.abspath(file) for file in files]}).cast_column(
         "image", Image(decode=False)
     )
+
+
+def _listing(rows: Dataset, folder: Path) -> str:
+    """The sha256 of the files' names and lengths: with one file more and one less, rows move."""
+    files = [Path(row["path"]) for row in rows["image"]]
+    lines = [f"{file.relative_to(folder.absolute())} {file.stat().st_size}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _choose(kind: str, wanted: str | None, likely: list[str], there: list[str], name: str) -> str:

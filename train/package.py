@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from scipy.optimize import minimize_scalar
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -47,7 +48,8 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
     Raises:
         RunError: The run is not finished.
         ValueError: There are data, and the run knows other labels; or its weights have no place in the zoo:
-            too large, of another architecture, of other labels or of another input size.
+            too large, of another architecture, of other labels or of another input size; or its classifier
+            is no single layer.
     """
     config, result = finished(run_dir)
     # with its tag, where it has one: of other weights timm may know another mean and standard deviation
@@ -59,6 +61,8 @@ def package(run_dir: Path, tag: str, folder: Path = WEIGHTS_DIR, data: Fer2013 |
         if tuple(config["label_names"]) != EXPRESSIONS:
             raise ValueError(f"{run_dir} did not learn FER2013's expressions: leave --data out")
         model = network_of(run_dir)
+        if not isinstance(model.get_classifier(), nn.Linear | nn.Conv2d):
+            raise ValueError(f"{name} has no single layer for a classifier to calibrate: leave --data out")
         clean = clean_validation(data, config.get("labels", "fer2013"))
         images = torch.from_numpy(clean.images).unsqueeze(1)
         temperature = fit_temperature(predict(model, images), torch.from_numpy(clean.labels))

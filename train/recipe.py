@@ -36,7 +36,8 @@ class Recipe:
             and take half the time (progressive learning, arXiv:2104.00298); below 1.
         drop_rate: The model's dropout, in place of its own default.
         drop_path_rate: The model's stochastic depth, in place of its own default.
-        teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher.
+        teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher;
+            a recipe that says it is for trainings with one.
         label_smoothing: Share of each label that is spread over all classes.
         class_weights: Weigh each image by the inverse frequency of its class; the mean weight is one.
         mixup: Alpha of mixup (arXiv:1710.09412), 0 for none.
@@ -47,7 +48,8 @@ class Recipe:
             border is continued outwards.
         crop_ratio: Least and largest aspect of that crop.
         shift: Largest further shift of the crop, either way, as a share of the image.
-        jitter: Largest change of contrast and of brightness, either way, as a share of the range.
+        jitter: Largest change of contrast, either way, as a share of it, and of brightness, as a share of
+            half the range.
         blur: Largest standard deviation of the Gaussian blur that every third image is given, in pixels
             of the image as it is trained on; at most 2, as the blur reaches 5 pixels far.
         noise: Largest standard deviation of the Gaussian noise that every third image is given, as a share of

@@ -137,9 +137,10 @@ def measure(images: torch.Tensor, labels: torch.Tensor, majority: torch.Tensor, 
 
 
 def still_true(paths: list[Path], file: Path, fingerprint: str) -> dict:
-    """The figures stored in `file` of those weights that have not changed, under the conditions of today.
+    """The figures stored in `file` of those weights that have not changed, under conditions of today's names.
 
-    Nothing where they are of other data than those of `fingerprint`.
+    A condition that changes needs another name, or --out another file. Nothing where they are of other data
+    than those of `fingerprint`.
     """
     results = json.loads(file.read_text()) if file.exists() else {}
     stored = results["models"] if results.get("data") == fingerprint else {}

@@ -1,6 +1,7 @@
 """A run is a directory, and the only thing that a training leaves behind:
 
-config.json        everything that determines the result; another config is refused
+config.json        everything that determines the result, but for the order of the images in their source, and
+                   records of where it ran; another config is refused
 history.jsonl      a line an epoch
 checkpoint-NNNN/   the state after epoch NNNN, complete or absent; only the newest is kept
 model.safetensors  the weights of the best epoch
@@ -114,7 +115,8 @@ def keep_config(path: Path, config: dict, accelerator: Accelerator, anew: bool =
         stored["recipe"] = settings_of(stored["recipe"])
     if found := list(changed(stored, config)):
         changes = "; ".join(f"{key} is {there} there and {now} now" for key, there, now in found)
-        raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it")
+        again = ", or go on with --precision" if [key for key, *_ in found] == ["recipe.precision"] else ""
+        raise RunError(f"{path} holds another run: {changes}. Choose another --out, or remove it{again}")
     return stored
 
 
@@ -234,7 +236,7 @@ class RunDir:
         if averaged is not None:
             averaged.load_state_dict(load_file(newest / "ema.safetensors"))
         self.accelerator.print(f"resuming {self.path} after epoch {len(progress['history'])}", flush=True)
-        for key in ("hardware", "compile"):
+        for key in ("hardware", "compile", "git"):
             there, here = self.begun_with.get(key), self.config.get(key)
             if there != here:
                 note = f"note: {key} was {there} and is {here} now: the last bits may differ"

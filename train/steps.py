@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from joblib import cpu_count
 from tqdm import tqdm
 
 from train.cli import add_data_arguments, source_of
@@ -72,7 +73,7 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
     """
     logs.mkdir(parents=True, exist_ok=True)
     # those that run side by side share the cores: each would take all of them
-    env = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
+    env = {"OMP_NUM_THREADS": str(max(1, cpu_count(only_physical_cores=True) // jobs))} | os.environ
 
     running: dict[str, subprocess.Popen] = {}
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from ..labels import EXPRESSIONS
@@ -36,6 +37,8 @@ def create_face_model(
     if known.fixed_input_size and known.input_size[1] != input_size:
         kwargs["img_size"] = (input_size, input_size)
     model = timm.create_model(name, in_chans=1, num_classes=len(labels), **kwargs)
+    if kwargs.get("pretrained") and known.num_classes == len(labels):
+        _sort_classifier(model, tuple(known.label_names or ()), labels)
     mean, std = (sum(model.pretrained_cfg[key]) / len(model.pretrained_cfg[key]) for key in ("mean", "std"))
     model.pretrained_cfg = model.pretrained_cfg | {
         "input_size": (1, input_size, input_size),
@@ -46,6 +49,17 @@ def create_face_model(
         "label_names": tuple(labels),
     }
     return model
+
+
+def _sort_classifier(model: nn.Module, learnt: tuple[str, ...], labels: Sequence[str]) -> None:
+    """Puts the rows of a classifier that learnt some classes in the order of others, or starts it anew."""
+    if set(learnt) != set(labels):
+        model.reset_classifier(len(labels))
+        return
+    rows = torch.tensor([learnt.index(label) for label in labels])
+    with torch.no_grad():
+        for parameter in model.get_classifier().parameters():
+            parameter.copy_(parameter[rows])
 
 
 def label_names(model: nn.Module) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
 from space.server import EXCEPTION_HANDLERS, Blocks, keep_clean
 from space.theme import CSS, HEAD, THEME
-from space.video import video_tab
+from space.video import stop_reading, video_tab
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and the evidence for it on the face."
@@ -38,7 +38,7 @@ MAX_FILE_SIZE = "25mb"
 SWEEP_SECONDS = 600  # how often files that are too old are looked for
 MAX_THREADS = 8  # that compute: each one that has read a large crowd keeps half a gigabyte
 MAX_REMEMBERED = 500  # visitors whose last photo can still be asked about; the oldest go first
-MAX_WAITING = 100  # visitors in the queue of one event; who comes then is told to try later
+MAX_WAITING = 100  # visitors, over all that they wait for; who comes then is told to try later
 
 
 def build() -> gr.Blocks:
@@ -58,6 +58,7 @@ def build() -> gr.Blocks:
             with gr.Tab("About"):
                 about_tab()
         endpoints()
+        app.unload(stop_reading)
     return app.queue(status_update_rate=2, default_concurrency_limit=2, max_size=MAX_WAITING)
 
 

@@ -37,7 +37,7 @@ def load_image(source: ImageSource) -> Image.Image:
 
     Of animations and multi-page files the first frame is read. EXIF orientation is applied (to PIL images
     too); EXIF that cannot be read is ignored. 16-bit and floating-point gray is scaled to 8 bits,
-    transparency is laid over a neutral gray. JPEGs are never decoded at a reduced size, so that boxes found
+    transparency is laid over a neutral gray; embedded colour profiles are not applied. JPEGs are never decoded at a reduced size, so that boxes found
     later are in pixels of the picture itself.
 
     Args:
@@ -191,7 +191,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise ImageError(_too_large("The image array"))
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
-    elif array.dtype == np.uint16:
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         # resizing overshoots by a rounding error; also False for NaN

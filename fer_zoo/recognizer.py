@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import timm
@@ -166,6 +166,12 @@ class Recognizer:
                 f"A face detector is a name or has a `detect` method, and {faces!r} has none."
             )
 
+    @overload
+    def __call__(self, images: ImageSource) -> list[Face]: ...
+
+    @overload
+    def __call__(self, images: Sequence[ImageSource]) -> list[list[Face]]: ...
+
     def __call__(self, images: ImageSource | Sequence[ImageSource]) -> list[Face] | list[list[Face]]:
         """Find and read all faces.
 
@@ -218,6 +224,12 @@ class Recognizer:
             )
             faces.append(face)
         return faces
+
+    @overload
+    def explain(self, faces: Face | ImageSource) -> Explanation: ...
+
+    @overload
+    def explain(self, faces: Sequence[Face | ImageSource]) -> list[Explanation]: ...
 
     def explain(
         self, faces: Face | ImageSource | Sequence[Face | ImageSource]
@@ -311,7 +323,8 @@ def default_model() -> str:
 
 
 def _load_named(name: str) -> nn.Module:
-    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    ours = not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    if ours:
         known = timm.list_models("fer_*") + timm.list_models("fer_*", pretrained=True)
         if name not in known:
             raise ModelError(f"There is no model '{name}'; {_hint(name, known)}")
@@ -320,6 +333,10 @@ def _load_named(name: str) -> nn.Module:
     except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
         raise ModelError(f"The model '{name}' cannot be loaded: {_why(error)}.") from error
     trained = _trained_labels(name)
+    if not (
+        ours or trained or model.pretrained_cfg.get("label_names")
+    ):  # seven may be others, or in any order
+        raise ModelError(f"'{name}' has no names for its classes: its config.json needs label_names.")
     if trained and trained != label_names(model):
         raise ModelError(
             f"The config.json of '{name}' calls its classes {', '.join(label_names(model))}, "

@@ -18,7 +18,7 @@ def thresholds() -> dict[str, dict[str, Any]]:
     """By name, "arch.tag": the `threshold`, 0..1, from which on answers on clean validation are right often
     enough by the `labels` that the weights learnt, "fer2013" or "ferplus", with the `precision` and the
     `coverage` that it has there, in percent; None where none does it."""
-    return json.loads(FILE.read_text())["models"]
+    return json.loads(FILE.read_bytes())["models"]
 
 
 def sure_from(model: str | Path | nn.Module) -> float:

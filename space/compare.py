@@ -27,6 +27,7 @@ from .readers import (
     read_image,
     read_photo,
     recognizer,
+    scroll_to,
 )
 
 MAP_SIZE = 256  # pixels
@@ -108,10 +109,8 @@ def ask(model: str, crop: Image.Image, small: Image.Image) -> Answer:
     return Answer(model, replace(face, crop=small), explanation, 1000 * min(seconds))
 
 
-def show(comparison: Comparison | None, expression: str) -> str | None:
+def show(comparison: Comparison, expression: str) -> str:
     """A card for each model: bars, time, and the map of one expression."""
-    if comparison is None:
-        return None
     cards = []
     for answer in comparison.answers:
         face = answer.face
@@ -125,6 +124,15 @@ def show(comparison: Comparison | None, expression: str) -> str | None:
             f"<p>Evidence for <b>{wanted}</b>{flat} · {answer.milliseconds:.0f} ms</p></article>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def show_again(
+    path: str | None, whole: bool, expression: str, reading: Reading | None, shown: Comparison | None
+) -> list:
+    """The same cards with the maps of another expression; all of them anew if Gradio has dropped them."""
+    if shown:
+        return [gr.skip(), gr.skip(), show(shown, expression)]
+    return compare(path, whole, expression, reading, shown)
 
 
 def compare_tab(
@@ -146,18 +154,19 @@ def compare_tab(
                 f"fastest of {REPEATS}."
             )
     cards = gr.HTML(elem_id="compare-cards", apply_default_css=False)
+    given, screen = [photo, whole, expression, reading, comparison], [status, comparison, cards]
     gr.on(
         [photo.change, whole.input],
         compare,
-        [photo, whole, expression, reading, comparison],
-        [status, comparison, cards],
+        given,
+        screen,
         api_visibility="private",
         show_progress_on=[status, cards],
-    )
+    ).success(js=scroll_to("compare-status", "compare-photo"))
     expression.input(
-        show,
-        [comparison, expression],
-        cards,
+        show_again,
+        given,
+        screen,
         api_visibility="private",
         show_progress="hidden",
         trigger_mode="always_last",

@@ -27,6 +27,7 @@ from .readers import (
     read_image,
     read_photo,
     recognizer,
+    scroll_to,
 )
 
 START = "Add a photo: upload, drag, paste, take a snapshot, or choose an example."
@@ -36,12 +37,6 @@ NO_FACE = (
 )
 CROWD = 9  # faces, from which on each is kept smaller
 DOWNLOAD_SIDE = 4096  # pixels; of the picture with boxes that visitors download
-
-# On a phone the answer lies below the fold.
-SCROLL = """() => {
-  if (innerWidth < 640 && document.querySelector("#shown img"))
-    document.querySelector("#status").scrollIntoView({ behavior: "smooth" });
-}"""
 
 
 @dataclass(frozen=True)
@@ -109,10 +104,8 @@ def nothing(message: str, image: Image.Image | None = None) -> list:
     ]
 
 
-def show_face(reading: Reading | None, number: int) -> list:
+def show_face(reading: Reading, number: int) -> list:
     """Number, crop, bars, and the map of the most probable expression."""
-    if reading is None:
-        return [None] * 6
     if number >= len(reading.faces):  # of the photo before
         return [gr.skip()] * 6
     face = reading.faces[number]
@@ -144,9 +137,8 @@ def verdict(face: Face, model: str) -> str:
     )
 
 
-def show_map(reading: Reading | None, number: int | None, expression: str | None) -> list:
-    if reading is None or number is None or expression is None:
-        return [None, None]
+def show_map(reading: Reading | None, number: int, expression: str) -> list:
+    reading = still_kept(reading)
     if number >= len(reading.faces):  # of the photo before
         return [gr.skip()] * 2
     face, explanation = reading.faces[number], reading.explanations[number]
@@ -162,7 +154,7 @@ def show_map(reading: Reading | None, number: int | None, expression: str | None
 
 
 def choose_face(reading: Reading | None, event: gr.SelectData) -> list:
-    return show_face(reading, event.index)
+    return show_face(still_kept(reading), event.index)
 
 
 def face_at(reading: Reading | None, event: gr.SelectData) -> list:
@@ -201,7 +193,7 @@ def save_numbers(reading: Reading | None) -> str:
 def still_kept(reading: Reading | None) -> Reading:
     """The reading, unless Gradio has dropped it after `KEPT_SECONDS`; the screen shows it still."""
     if reading is None:
-        raise gr.Error(DELETED)
+        raise gr.Error(DELETED.format("photo"))
     return reading
 
 
@@ -280,7 +272,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
         [status, shown, reading, details, gallery, *face],
         api_visibility="private",
         show_progress_on=[status, shown, gallery, table, crop, heat],
-    ).success(js=SCROLL)
+    ).success(js=scroll_to("status", "photo"))
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # by default Gradio drops what is clicked while an earlier click is answered; put off, a selection would
     # come with the earlier one's data

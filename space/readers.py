@@ -29,7 +29,7 @@ MAX_FACES = 50  # of one photo, the largest
 REDUCTION = 0.6  # of a picture's size, where faces are looked for
 REDUCED_SIDE = 360  # pixels; the longer side is not reduced below this
 FACE_SIZE = 384  # pixels of a face and its map on the screen
-DELETED = "This photo was deleted in the meantime; please add it again."
+DELETED = "This {} was deleted in the meantime; please add it again."
 
 # Weights that need no download, the preferred first. Visitors choose among these only.
 MODELS = [
@@ -108,7 +108,7 @@ def read_image(path: str) -> Image.Image:
     try:
         return load_image(open_uploaded(path))
     except FileNotFoundError:
-        raise ImageError(DELETED) from None
+        raise ImageError(DELETED.format("photo")) from None
 
 
 def read_photo(path: str, model: str, whole: bool) -> tuple[Image.Image, list[Face]]:
@@ -129,6 +129,14 @@ def photo_input(elem_id: str) -> gr.Image:
     # words; `load_image` reads more formats and says what is wrong. So it gets the file itself.
     photo.preprocess = uploaded
     return photo
+
+
+def scroll_to(elem_id: str, photo: str) -> str:
+    """JavaScript: on a phone the answer to a photo lies below the fold, be it only that there is none."""
+    return f"""() => {{
+      if (innerWidth < 640 && document.querySelector("#{photo} img"))
+        document.querySelector("#{elem_id}").scrollIntoView({{ behavior: "smooth" }});
+    }}"""
 
 
 def model_input(elem_id: str) -> gr.Dropdown:

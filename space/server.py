@@ -25,10 +25,16 @@ logger = logging.getLogger(__name__)
 class Blocks(gr.Blocks):
     """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine.
 
-    Files that are named by their address may not be larger than those that are uploaded.
+    Files that are named by their address may not be larger than those that are uploaded. A component that was
+    given a `preprocess` of its own keeps it: whatever changes a component, such as the choice of an example,
+    has Gradio make the visitor another of its class.
     """
 
-    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+    async def preprocess_data(self, block_fn, inputs, state, *args, **kwargs):
+        for block in block_fn.inputs:
+            if state and block._id in state and "preprocess" in vars(block):
+                state[block._id].preprocess = block.preprocess
+
         async def fetched(file: dict) -> dict:
             return file | {"path": await fetch(file["path"], self.max_file_size)}
 
@@ -36,7 +42,7 @@ class Blocks(gr.Blocks):
             return isinstance(value, dict) and is_http_url_like(value.get("path"))
 
         inputs = await async_traverse(inputs, fetched, elsewhere)
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        return await super().preprocess_data(block_fn, inputs, state, *args, **kwargs)
 
     async def process_api(self, *args, **kwargs):
         try:

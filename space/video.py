@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fer_zoo.labels import COLORS
 from fer_zoo.video import Limits, Timeline, VideoError, analyze_video
 
 from .html import legend
-from .readers import KEPT_SECONDS, ROOT, model_input, new_file, open_uploaded, recognizer, uploaded
+from .readers import DELETED, KEPT_SECONDS, ROOT, model_input, new_file, open_uploaded, recognizer, uploaded
 
 LIMITS = Limits(pixels=1920 * 1080, seconds=60, frames=3600)
 EXAMPLE = ROOT / "examples" / "two_faces.mp4"
@@ -23,8 +24,16 @@ LIMITS_IN_WORDS = (
 )
 START = (
     "Every face of the clip is followed and read. Back come the clip with the faces drawn in, what each "
-    "shows over time, and a table of it all. A question mark after an expression: the model is unsure."
+    "shows over time, and a table of it all. A question mark after an expression: the model is unsure. "
+    "Take the clip away to stop."
 )
+
+# By session, what ends the reading that is under way for it.
+READINGS: dict[str, threading.Event] = {}
+
+
+class StoppedError(Exception):
+    """Nobody waits for this reading any more."""
 
 
 def analyse(
@@ -47,22 +56,37 @@ def analyse(
             progress=progress,
         )
     except FileNotFoundError:
-        raise gr.Error("This clip was deleted in the meantime; please add it again.") from None
+        raise gr.Error(DELETED.format("clip")) from None
     except VideoError as error:
         raise gr.Error(str(error)) from None
     return timeline, out, csv
 
 
-def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progress()) -> list:  # noqa: B008
-    """The whole screen for a clip."""
+def read_clip(
+    path: str | None,
+    model: str,
+    smoothing: float,
+    request: gr.Request,
+    progress=gr.Progress(),  # noqa: B008
+) -> list:
+    """The whole screen for a clip, and which clip that is."""
     if path is None:
-        return nothing("Add a clip first.")
+        return [*nothing("Add a clip first."), path]
+    stop = READINGS[request.session_hash] = threading.Event()
+
+    def go_on(share: float) -> None:
+        if stop.is_set():
+            raise StoppedError
+        progress(share, "Reading the clip")
+
     try:
-        timeline, out, csv = analyse(
-            path, model, smoothing, lambda share: progress(share, "Reading the clip")
-        )
+        timeline, out, csv = analyse(path, model, smoothing, go_on)
+    except StoppedError:
+        return [*nothing(START), path]
     except gr.Error as error:
-        return nothing(error.message)
+        return [*nothing(error.message), path]
+    finally:
+        del READINGS[request.session_hash]
     faces = sorted({point.face for point in timeline.points})
     found = f"{timeline.frames:,} frame{'s' * (timeline.frames != 1)}, {timeline.seconds:.1f} seconds, "
     found += f"{timeline.faces} face{'s' * (timeline.faces != 1)}." if timeline.faces else "no face found."
@@ -75,7 +99,20 @@ def read_clip(path: str | None, model: str, smoothing: float, progress=gr.Progre
         gr.Radio(faces, value=faces[0] if faces else None, visible=len(faces) > 1),
         plot(timeline, faces[0]) if faces else None,
         gr.DownloadButton(value=str(csv), visible=bool(timeline.faces)),
+        path,
     ]
+
+
+def stop_reading(request: gr.Request) -> None:
+    """To be called when a visitor leaves: others wait for their turn."""
+    if stop := READINGS.get(request.session_hash):
+        stop.set()
+
+
+def another(request: gr.Request) -> list:
+    """The screen for another clip or none."""
+    stop_reading(request)
+    return nothing(START)
 
 
 def unless_other(clip: str | None, read: str | None) -> list | dict:
@@ -96,10 +133,10 @@ def nothing(message: str) -> list:
     ]
 
 
-def plot(timeline: Timeline | None, face: int | None) -> pd.DataFrame | None:
-    """The probabilities of one face, a row a time and expression."""
-    if timeline is None or face is None:
-        return None
+def plot(timeline: Timeline | None, face: int) -> pd.DataFrame:
+    """The probabilities of one face, a row a time and expression; Gradio drops timelines after a while."""
+    if timeline is None:
+        raise gr.Error(DELETED.format("clip"))
     rows = [
         (round(point.seconds, 3), name, round(100 * p, 2))
         for point in timeline.points
@@ -148,15 +185,16 @@ def video_tab() -> None:
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
     screen = [status, shown, timeline, details, over_time, face, lines, table]
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    start.click(lambda path: path, clip, read, **private).then(
+    start.click(
         read_clip,
         [clip, model, smoothing],
-        screen,
+        [*screen, read],
+        trigger_mode="always_last",
         concurrency_limit=CLIPS,
         concurrency_id="video",
         api_visibility="private",
         show_progress_on=[status],
     ).then(unless_other, [clip, read], screen, **private)
-    clip.change(lambda: nothing(START), None, screen, **private)
+    clip.change(another, None, screen, **private)
     face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
     lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

@@ -50,7 +50,9 @@ of two figures: accuracy on faces as they are, turned, blurred, noisy or covered
 def results() -> dict[str, dict]:
     """The results file of every model that visitors can choose, once scored on test, in their order."""
     files = {model: RESULTS / f"{model}.json" for model in MODELS}
-    found = {model: json.loads(file.read_text()) for model, file in files.items() if file.exists()}
+    found = {
+        model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items() if file.exists()
+    }
     return {model: result for model, result in found.items() if "test_clean" in result["splits"]}
 
 
@@ -137,7 +139,7 @@ def card(model: str) -> str:
     file = ROOT / "model_cards" / f"{model}.md"
     if not file.exists():
         return f"The card of {model} is not part of this installation."
-    return BESIDE.sub(lambda link: "" if link["image"] else link["words"], file.read_text())
+    return BESIDE.sub(lambda link: "" if link["image"] else link["words"], file.read_text(encoding="utf-8"))
 
 
 def choose(model: str) -> tuple[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 # Before a library is imported that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,11 +14,23 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import pytest
+from browsing import SECONDS
 from drawn_fer2013 import draw, write_parquet
 from launch import reset_accelerate
 
 from fer_zoo import Recognizer
 from train.app_process import ROOT, AppProcess, running_app
+from train.benchmark_live import film
+from train.screenshot import clip_of
+
+REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
+    "--use-file-for-fake-video-capture="
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +69,47 @@ def app() -> Iterator[AppProcess]:
     """One running Space for all tests that only look at it."""
     with running_app() as app:
         yield app
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = CHROMIUM or playwright.chromium.executable_path
+        if not Path(chromium).exists():
+            message = "no Chromium is installed"
+            pytest.fail(message) if REQUIRED else pytest.skip(message)
+        camera = film(tmp_path_factory.mktemp("camera") / "astronaut.mjpeg", frames=30)
+        yield playwright.chromium.launch(executable_path=chromium, args=f"{FLAGS}{camera}".split())
+
+
+@pytest.fixture
+def page(browser, app):
+    """A freshly opened page; the test fails if the page asks any other machine for anything."""
+    outside, errors = [], []
+
+    def only_loopback(route):
+        if urlparse(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60 * SECONDS)
+    page.route("**/*", only_loopback)
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(app.url)
+    page.wait_for_selector("#photo input[type=file]", state="attached")
+    yield page
+    page.close()
+    assert not outside
+    assert not errors
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A clip of one face, 20 frames long."""
+    folder = tmp_path_factory.mktemp("clip")
+    return clip_of(film(folder / "film.mjpeg", frames=20), folder / "clip.mp4")

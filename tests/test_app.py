@@ -31,10 +31,20 @@ from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.recognizer import Face
 from fer_zoo.thresholds import sure_from
-from space.compare import OWN, compare, largest_face
+from space.compare import OWN, compare, largest_face, show_again
 from space.live import read_frame
-from space.photo import Reading, analyse, save_numbers, save_picture, show_face, show_map, verdict
+from space.photo import (
+    Reading,
+    analyse,
+    choose_face,
+    save_numbers,
+    save_picture,
+    show_face,
+    show_map,
+    verdict,
+)
 from space.readers import FACE_SIZE, MODELS, read_photo, recognizer, uploaded
+from space.video import plot
 from space.zoo import card
 from train.app_process import running_app
 from train.files import sha256
@@ -105,8 +115,8 @@ def test_no_choice_of_a_visitor_is_dropped_while_an_earlier_one_is_answered():
         function
         for function in build().fns.values()
         if function.fn and any(event in ("input", "select") for _, event in function.targets)
-    ]
-    assert len(chosen) > 5
+    ] + [function for function in build().fns.values() if getattr(function.fn, "__name__", "") == "read_clip"]
+    assert len(chosen) > 6
     assert {function.trigger_mode for function in chosen} == {"always_last", "multiple"}
 
 
@@ -214,10 +224,25 @@ def test_captions_mark_unsure_faces(examples, tmp_path, monkeypatch, threshold, 
     assert re.fullmatch(rf"1: happy{re.escape(mark)} \d+%", caption)
 
 
-@pytest.mark.parametrize("save", [save_picture, save_numbers])
-def test_download_after_the_reading_was_dropped_says_what_to_do(save):
+CLICK = SimpleNamespace(index=0)
+
+
+@pytest.mark.parametrize(
+    ("ask", "given"),
+    [(save_picture, ()), (save_numbers, ()), (choose_face, (CLICK,)), (show_map, (0, "sad")), (plot, (1,))],
+)
+def test_who_asks_after_the_reading_was_dropped_is_told_what_to_do(ask, given):
     with pytest.raises(gr.Error, match="deleted in the meantime; please add it again"):
-        save(None)
+        ask(None, *given)
+
+
+def test_compare_reads_again_what_was_dropped(examples):
+    path = str(examples / "astronaut.jpg")
+    found, comparison, cards = show_again(path, False, "sad", None, None)
+    assert len(comparison.answers) == len(MODELS) and "say **happy**" in found
+    kept = show_again(path, False, "sad", None, comparison)
+    assert kept == [gr.skip(), gr.skip(), cards]
+    assert show_again(None, False, "sad", None, None)[1:] == [None, None]
 
 
 @pytest.mark.parametrize("model", MODELS)

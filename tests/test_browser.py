@@ -3,86 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
+from browsing import SECONDS, upload, wait_for_text
 from PIL import Image
 
 from fer_zoo.labels import EXPRESSIONS
 from space.live import TIME_LIMIT
 from space.readers import MODELS
-from train.benchmark_live import film
-from train.screenshot import clip_of, fill, open_tab
+from train.screenshot import fill, open_tab
 
-REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
-    "--use-file-for-fake-video-capture="
-)
 TABS = ("Photo", "Live", "Video", "Compare", "Zoo", "About")
 TOP = "#bars tr.top th"  # the most probable expression
-SECONDS = 1000  # Playwright counts in milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = CHROMIUM or playwright.chromium.executable_path
-        if not Path(chromium).exists():
-            message = "no Chromium is installed"
-            pytest.fail(message) if REQUIRED else pytest.skip(message)
-        camera = film(tmp_path_factory.mktemp("camera") / "astronaut.mjpeg", frames=30)
-        yield playwright.chromium.launch(executable_path=chromium, args=f"{FLAGS}{camera}".split())
-
-
-@pytest.fixture
-def page(browser, app):
-    """A freshly opened page; the test fails if the page asks any other machine for anything."""
-    outside, errors = [], []
-
-    def only_loopback(route):
-        if urlparse(route.request.url).hostname == "127.0.0.1":
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60 * SECONDS)
-    page.route("**/*", only_loopback)
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(app.url)
-    page.wait_for_selector("#photo input[type=file]", state="attached")
-    yield page
-    page.close()
-    assert not outside
-    assert not errors
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A clip of one face, 20 frames long."""
-    folder = tmp_path_factory.mktemp("clip")
-    return clip_of(film(folder / "film.mjpeg", frames=20), folder / "clip.mp4")
-
-
-def upload(page, path) -> None:
-    page.set_input_files("#photo input[type=file]", path)
-
-
-def wait_for_text(page, selector: str, pattern: str) -> None:
-    """Wait until the element shows what the pattern says; pages change piece by piece."""
-    matches = "([s, p]) => new RegExp(p).test(document.querySelector(s)?.innerText.trim())"
-    page.wait_for_function(matches, arg=[selector, pattern])
 
 
 def pixels(page, picture: str) -> bytes:
@@ -205,6 +138,9 @@ def test_keyboard_alone_is_enough(page, examples):
 
 
 def test_bad_file_and_missing_face_give_a_sentence(page, tmp_path):
+    page.get_by_role("button", name="Example grace_hopper").first.click()  # after that, too
+    page.wait_for_selector("#map img")
+    page.locator("#photo").get_by_label("Remove Image").click()
     (tmp_path / "notes.jpg").write_text("no picture")
     upload(page, tmp_path / "notes.jpg")
     wait_for_text(page, "#status", r"^'notes\.jpg' is not an image.*\.$")
@@ -256,43 +192,6 @@ def test_live_ends_where_another_tab_is_opened(page):
     last = page.get_attribute("#live-frame img", "src")
     page.wait_for_timeout(1 * SECONDS)
     assert page.get_attribute("#live-frame img", "src") == last
-
-
-def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
-    open_tab(page, "Video")
-    page.set_input_files("#clip input[type=file]", clip)
-    page.wait_for_selector("#clip video")
-    page.get_by_role("button", name="Read the clip").click()
-    wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
-    page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
-    page.locator("#timeline").scroll_into_view_if_needed()
-    plot = page.locator("#timeline svg").first.bounding_box()
-    page.mouse.move(plot["x"] + plot["width"] / 2, plot["y"] + 50)
-    page.mouse.down()
-    page.mouse.move(plot["x"] + plot["width"] / 2 + 40, plot["y"] + 50, steps=5)
-    page.mouse.up()
-    page.wait_for_function("document.querySelector('#annotated video').currentTime > 0.3")
-    with page.expect_download() as table:
-        page.locator("#csv").click()
-    rows = table.value.path().read_text().splitlines()
-    assert rows[0].startswith("frame,seconds,face,") and len(rows) == 21
-
-    (tmp_path / "broken.mp4").write_bytes(b"no clip")
-    page.locator("#clip").get_by_label("Clear").click()
-    wait_for_text(page, "#video-status", "^Every face of the clip is followed")
-    assert not page.locator("#annotated").is_visible() and not page.locator("#timeline").is_visible()
-    page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
-    page.wait_for_selector("#clip video")
-    page.get_by_role("button", name="Read the clip").click()
-    wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
-
-
-def test_example_clip_has_two_faces(page):
-    open_tab(page, "Video")
-    page.get_by_role("button", name="Example two_faces").click()
-    page.wait_for_selector("#clip video")
-    page.get_by_role("button", name="Read the clip").click()
-    wait_for_text(page, "#video-status", r"^75 frames, .* 2 faces\.$")
 
 
 def test_compare_shows_every_model(page, examples):
@@ -393,17 +292,32 @@ def test_no_barrier_that_axe_finds(page, app, clip, theme):
         assert not found, [(tab, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
 
 
-def test_fits_on_a_phone(page, clip):
+def test_fits_on_a_phone(page, clip, tmp_path):
     page.set_viewport_size({"width": 360, "height": 740})
     for tab in TABS:
         show_something(page, tab, clip)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
-        if tab == "Photo":  # the answer comes into sight
-            page.wait_for_function("document.querySelector('#status').getBoundingClientRect().y < 400")
+        if answer := {"Photo": "#status", "Compare": "#compare-status"}.get(tab):
+            come_into_sight(page, answer, 400)
+    open_tab(page, "Photo")
+    page.locator("#photo").get_by_label("Remove Image").click()
+    wait_for_text(page, "#status", "Add a photo")
+    page.evaluate("scrollTo(0, 0)")
+    (tmp_path / "notes.jpg").write_text("no picture")
+    upload(page, tmp_path / "notes.jpg")
+    come_into_sight(page, "#status", 740)
+    assert "is not an image" in page.inner_text("#status")
     open_tab(page, "Zoo")
     page.get_by_role("button", name="Model card").click()
     words = page.locator("#zoo-card td").first  # "parameters": not a letter a line
     assert words.bounding_box()["height"] < 60
+
+
+def come_into_sight(page, answer: str, above: int) -> None:
+    place = "document.querySelector(answer).getBoundingClientRect()"
+    page.wait_for_function(
+        f"([answer, above]) => -1 < {place}.top && {place}.bottom <= above", arg=[answer, above]
+    )
 
 
 def show_something(page, tab: str, clip) -> None:

@@ -164,6 +164,7 @@ def test_transparency_lies_over_neutral_gray(mode):
     [
         (np.full((5, 4), 65535, np.uint16), 255),
         (np.full((5, 4), 257 * 100, np.uint16), 100),
+        (np.full((5, 4), 257 * 100, ">u2"), 100),
         (np.ones((5, 4), bool), 255),
         (np.full((5, 4, 3), 0.5, np.float32), 128),
         (np.full((5, 4, 3), 1.0000001, np.float32), 255),

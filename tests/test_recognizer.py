@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from torch import nn
 
 import fer_zoo
@@ -242,6 +243,12 @@ def test_bad_model_files(tmp_path):
 def test_unknown_names_get_the_nearest(name, near):
     with pytest.raises(ModelError, match=f"no model '{re.escape(name)}'; did you mean .*{re.escape(near)}"):
         Recognizer(name)
+
+
+def test_seven_classes_without_names_are_not_taken_for_expressions(tmp_path):
+    save_for_hf(timm.create_model("test_resnet", num_classes=7), tmp_path, safe_serialization=True)
+    with pytest.raises(ModelError, match=r"has no names for its classes: its config\.json needs label_names"):
+        Recognizer(f"local-dir:{tmp_path}")
 
 
 @pytest.mark.parametrize(

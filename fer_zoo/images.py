@@ -37,8 +37,8 @@ def load_image(source: ImageSource) -> Image.Image:
 
     Of animations and multi-page files the first frame is read. EXIF orientation is applied (to PIL images
     too); EXIF that cannot be read is ignored. 16-bit and floating-point gray is scaled to 8 bits,
-    transparency is laid over a neutral gray; embedded colour profiles are not applied. JPEGs are never decoded at a reduced size, so that boxes found
-    later are in pixels of the picture itself.
+    transparency is laid over a neutral gray; embedded colour profiles are not applied. JPEGs are never
+    decoded at a reduced size, so that boxes found later are in pixels of the picture itself.
 
     Args:
         source: A path, the bytes of an image file, a binary file object, a PIL image, or an array: (H, W),

@@ -61,8 +61,6 @@ LIVE["student-live-short"] = LIVE["student-live-again"] = LIVE["student-live"]
 
 # Runs that go on with one of the same network, and that run's recipe.
 STARTS = {
-    ("fer_cnn", "student-live-short"): "strong",
-    ("fer_kernel_cnn", "student-live-short"): "student",
     ("fer_resnet", "student-live-short"): "taught",
     ("fer_resnet", "student-live-again"): "student-live-short",
     ("fer_cbam", "student-again-full"): "strong-mix",
@@ -70,10 +68,11 @@ STARTS = {
     ("net_first", "student-again"): "student-quick",
     ("fer_net", "ferplus-long"): "student-full",
     ("fer_net_tiny", "student-live"): "student-long",
+    ("fer_net_tiny", "student-live-again"): "student-live",
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.
-SHORTER = {("fer_cbam", "strong-mix"): 30}
+SHORTER = {("fer_cbam", "strong-mix"): 30, ("fer_net_tiny", "student-live-again"): 40}
 
 
 def run_name(model: str, recipe: str, seed: int = 0) -> str:

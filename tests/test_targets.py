@@ -237,6 +237,22 @@ def test_votes_that_are_none_are_one_sentence(few, row):
         Fer2013.of(dataset)
 
 
+def test_with_other_votes_a_run_is_another(few, runs, tmp_path):
+    dataset = load_dataset(str(few))
+    rows = [[0, 10] + [0] * 8] * len(dataset["train"])
+    dataset["train"] = dataset["train"].remove_columns("ferplus").add_column("ferplus", rows)
+    for split, part in dataset.items():
+        part.to_parquet(tmp_path / f"{split}.parquet")
+    run = shutil.copytree(runs[2], tmp_path / "run")
+    args = tiny(tmp_path, run, "--seed", 2, "--labels", "ferplus")
+    done = run_here(*args)
+    assert done.returncode == 2 and "holds another run: votes is " in done.stderr
+    config = json.loads((run / "config.json").read_text())
+    del config["votes"]  # as of a run of before they were kept
+    (run / "config.json").write_text(json.dumps(config))
+    assert run_here(*args).returncode == 0
+
+
 def test_without_votes_on_validation_no_epoch_can_be_chosen(few, tmp_path):
     dataset = load_dataset(str(few))
     rows = [[0] * 10] * len(dataset["validation"])

@@ -29,6 +29,8 @@ from train.recipe import settings_of
 
 # Where and how it ran, from which commit, and what its recipe is called are records, not settings.
 RECORDS = ("compile", "git", "hardware", "recipe_name")
+# Digests of FER+'s votes and of pretrained weights; runs of before they were kept have none.
+LATER = {"votes", "weights"}
 
 CONFIG, HISTORY, RESULT, WEIGHTS = "config.json", "history.jsonl", "result.json", "model.safetensors"
 
@@ -264,7 +266,7 @@ def _save(model: nn.Module, path: Path) -> None:
 
 def changed(first: dict, second: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
     """Key and both values of everything but records in which two configs differ, nested keys with a dot."""
-    for key in sorted((first | second).keys() - set(RECORDS)):
+    for key in sorted((first | second).keys() - set(RECORDS) - (LATER - (first.keys() & second.keys()))):
         ours, theirs = first.get(key), second.get(key)
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from changed(ours, theirs, f"{prefix}{key}.")

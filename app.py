@@ -30,7 +30,7 @@ from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
 from space.server import EXCEPTION_HANDLERS, Blocks, keep_clean
 from space.theme import CSS, HEAD, THEME
-from space.video import stop_reading, video_tab
+from space.video import forget, video_tab
 from space.zoo import zoo_tab
 
 TITLE = "# fer-zoo\nFaces, the expression each one shows, and the evidence for it on the face."
@@ -58,7 +58,7 @@ def build() -> gr.Blocks:
             with gr.Tab("About"):
                 about_tab()
         endpoints()
-        app.unload(stop_reading)
+        app.unload(forget)
     return app.queue(status_update_rate=2, default_concurrency_limit=2, max_size=MAX_WAITING)
 
 

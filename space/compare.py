@@ -33,6 +33,7 @@ from .readers import (
 MAP_SIZE = 256  # pixels
 REPEATS = 3  # the fastest counts: others may use the machine at the same time
 OWN = "each model's answer"
+FOUND = "models say"  # where there is something to compare
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def compare(
     most = max(votes.values())
     labels = ", as many ".join(f"**{label}**" for label in votes if votes[label] == most)
     which = "The picture as one face" if whole else "The largest face" if count > 1 else "The face"
-    found = f"{which}: {most} of {len(answers)} models say {labels}."
+    found = f"{which}: {most} of {len(answers)} {FOUND} {labels}."
     comparison = Comparison(path, whole, answers)
     return [found, comparison, show(comparison, expression)]
 
@@ -127,11 +128,18 @@ def show(comparison: Comparison, expression: str) -> str:
 
 
 def show_again(
-    path: str | None, whole: bool, expression: str, reading: Reading | None, shown: Comparison | None
+    path: str | None,
+    whole: bool,
+    expression: str,
+    reading: Reading | None,
+    shown: Comparison | None,
+    status: str,
 ) -> list:
     """The same cards with the maps of another expression; all of them anew if Gradio has dropped them."""
     if shown:
         return [gr.skip(), gr.skip(), show(shown, expression)]
+    if FOUND not in status:  # there are none yet
+        return [gr.skip()] * 3
     return compare(path, whole, expression, reading, shown)
 
 
@@ -165,7 +173,7 @@ def compare_tab(
     ).success(js=scroll_to("compare-status", "compare-photo"))
     expression.input(
         show_again,
-        given,
+        [*given, status],
         screen,
         api_visibility="private",
         show_progress="hidden",

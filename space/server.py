@@ -31,10 +31,6 @@ class Blocks(gr.Blocks):
     """
 
     async def preprocess_data(self, block_fn, inputs, state, *args, **kwargs):
-        for block in block_fn.inputs:
-            if state and block._id in state and "preprocess" in vars(block):
-                state[block._id].preprocess = block.preprocess
-
         async def fetched(file: dict) -> dict:
             return file | {"path": await fetch(file["path"], self.max_file_size)}
 
@@ -42,6 +38,9 @@ class Blocks(gr.Blocks):
             return isinstance(value, dict) and is_http_url_like(value.get("path"))
 
         inputs = await async_traverse(inputs, fetched, elsewhere)
+        for block in block_fn.inputs:
+            if state and block._id in state and "preprocess" in vars(block):
+                state[block._id].preprocess = block.preprocess
         return await super().preprocess_data(block_fn, inputs, state, *args, **kwargs)
 
     async def process_api(self, *args, **kwargs):

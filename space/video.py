@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +27,8 @@ START = (
     "Take the clip away to stop."
 )
 
-# By session, what ends the reading that is under way for it.
-READINGS: dict[str, threading.Event] = {}
+# By session, the clip that is there; one that was taken away is read no further.
+CLIP: dict[str, str | None] = {}
 
 
 class StoppedError(Exception):
@@ -66,27 +65,29 @@ def read_clip(
     path: str | None,
     model: str,
     smoothing: float,
+    read: tuple | None,
     request: gr.Request,
     progress=gr.Progress(),  # noqa: B008
 ) -> list:
-    """The whole screen for a clip, and which clip that is."""
+    """The whole screen for a clip, and what was read how."""
+    asked = (path, model, smoothing)
     if path is None:
-        return [*nothing("Add a clip first."), path]
-    stop = READINGS[request.session_hash] = threading.Event()
+        return [*nothing("Add a clip first."), None]
+    if asked == read:  # it was clicked again while it was read
+        return [gr.skip()] * 9
 
     def go_on(share: float) -> None:
-        if stop.is_set():
+        if CLIP.get(request.session_hash) != path:
             raise StoppedError
         progress(share, "Reading the clip")
 
     try:
+        go_on(0)
         timeline, out, csv = analyse(path, model, smoothing, go_on)
     except StoppedError:
-        return [*nothing(START), path]
+        return [*nothing(START), None]
     except gr.Error as error:
-        return [*nothing(error.message), path]
-    finally:
-        del READINGS[request.session_hash]
+        return [*nothing(error.message), asked]
     faces = sorted({point.face for point in timeline.points})
     found = f"{timeline.frames:,} frame{'s' * (timeline.frames != 1)}, {timeline.seconds:.1f} seconds, "
     found += f"{timeline.faces} face{'s' * (timeline.faces != 1)}." if timeline.faces else "no face found."
@@ -99,25 +100,24 @@ def read_clip(
         gr.Radio(faces, value=faces[0] if faces else None, visible=len(faces) > 1),
         plot(timeline, faces[0]) if faces else None,
         gr.DownloadButton(value=str(csv), visible=bool(timeline.faces)),
-        path,
+        asked,
     ]
 
 
-def stop_reading(request: gr.Request) -> None:
+def forget(request: gr.Request) -> None:
     """To be called when a visitor leaves: others wait for their turn."""
-    if stop := READINGS.get(request.session_hash):
-        stop.set()
+    CLIP.pop(request.session_hash, None)
 
 
-def another(request: gr.Request) -> list:
+def another(path: str | None, request: gr.Request) -> list:
     """The screen for another clip or none."""
-    stop_reading(request)
+    CLIP[request.session_hash] = path
     return nothing(START)
 
 
-def unless_other(clip: str | None, read: str | None) -> list | dict:
+def unless_other(path: str | None, read: tuple | None) -> list | dict:
     """Takes a clip's results away where another one has taken its place meanwhile."""
-    return gr.skip() if clip == read else nothing(START)
+    return gr.skip() if path == (read[0] if read else None) else nothing(START)
 
 
 def nothing(message: str) -> list:
@@ -152,7 +152,7 @@ def seek(event: gr.SelectData) -> gr.Video:
 
 
 def video_tab() -> None:
-    timeline, read = gr.State(time_to_live=KEPT_SECONDS), gr.State()
+    timeline, read = gr.State(time_to_live=KEPT_SECONDS), gr.State(time_to_live=KEPT_SECONDS)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             clip = gr.Video(label="Clip", sources=["upload"], height=320, elem_id="clip")
@@ -187,7 +187,7 @@ def video_tab() -> None:
     private = {"api_visibility": "private", "show_progress": "hidden"}
     start.click(
         read_clip,
-        [clip, model, smoothing],
+        [clip, model, smoothing, read],
         [*screen, read],
         trigger_mode="always_last",
         concurrency_limit=CLIPS,
@@ -195,6 +195,6 @@ def video_tab() -> None:
         api_visibility="private",
         show_progress_on=[status],
     ).then(unless_other, [clip, read], screen, **private)
-    clip.change(another, None, screen, **private)
+    clip.change(another, clip, screen, queue=False, **private)  # also while others wait
     face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
     lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

@@ -20,8 +20,6 @@ from launch import reset_accelerate
 
 from fer_zoo import Recognizer
 from train.app_process import ROOT, AppProcess, running_app
-from train.benchmark_live import film
-from train.screenshot import clip_of
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -71,9 +69,11 @@ def app() -> Iterator[AppProcess]:
         yield app
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     from playwright.sync_api import sync_playwright
+
+    from train.benchmark_live import film
 
     with sync_playwright() as playwright:
         chromium = CHROMIUM or playwright.chromium.executable_path
@@ -111,5 +111,8 @@ def page(browser, app):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A clip of one face, 20 frames long."""
+    from train.benchmark_live import film
+    from train.screenshot import clip_of
+
     folder = tmp_path_factory.mktemp("clip")
     return clip_of(film(folder / "film.mjpeg", frames=20), folder / "clip.mp4")

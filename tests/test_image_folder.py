@@ -125,3 +125,5 @@ def test_a_lone_train_is_a_split_where_it_holds_classes(tmp_path):
     for folder in ("train", "unlabelled"):
         shutil.copytree(tmp_path / folder / "a", tmp_path / "modes" / folder)
     assert load_image_folder(tmp_path / "modes", 48)[2] == ("train", "unlabelled")
+    shutil.copytree(tmp_path / "train" / "b", tmp_path / "modes" / "bus" / "red")
+    assert load_image_folder(tmp_path / "modes", 48)[2] == ("bus", "train", "unlabelled")

@@ -86,7 +86,7 @@ def test_a_folder_of_photos(examples, tmp_path):
     for name in ("astronaut.jpg", "grace_hopper.jpg"):
         (folder / name).write_bytes((examples / name).read_bytes())
     (folder / "broken.jpg").write_bytes((examples / "astronaut.jpg").read_bytes()[:3000])
-    done = run(*command(folder, out, "--faces", "mtcnn"))
+    done = run(*command(folder / ".." / "photos", out, "--faces", "mtcnn"))
     assert done.returncode == 0, done.stderr
     assert "3 pictures, 2 faces" in done.stdout and "1 pictures could not be read" in done.stdout
 

@@ -164,6 +164,17 @@ def test_a_run_starts_from_the_weights_of_another(source, finished, tmp_path):
     )
 
 
+def test_a_run_of_other_labels_starts_from_the_body_alone(source, finished, tmp_path):
+    model = create_network("fer_cnn", labels=sorted(EXPRESSIONS))
+    train.fit.start_from(finished, model, tuple(sorted(EXPRESSIONS)))
+    learnt = weights(finished)
+    row = learnt["head.fc.weight"][EXPRESSIONS.index("neutral")]
+    assert torch.equal(model.get_classifier().weight[sorted(EXPRESSIONS).index("neutral")], row)
+    train.fit.start_from(finished, model, tuple("abcdefg"))
+    assert not any(torch.equal(new, old) for new in model.head.fc.weight for old in learnt["head.fc.weight"])
+    assert torch.equal(model.state_dict()["stages.1.2.weight"], learnt["stages.1.2.weight"])
+
+
 def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):
     """history.jsonl holds the rate of each epoch's last step; here an epoch has four."""
     for schedule, expected in (

@@ -130,12 +130,13 @@ def test_a_network_of_larger_images_is_measured_with_those(few, tmp_path):
 
 
 def test_figures_of_other_data_do_not_stand_side_by_side(finished, source, few, tmp_path):
-    file = package(finished, "mine", tmp_path)
-    for data, split in ((source, "validation"), (few, "test")):
-        where = ("--model", file, "--results", tmp_path, "--data", data)
-        assert run_here("train/evaluate.py", *where, "--split", split).returncode == 0
-    results = json.loads((tmp_path / "fer_cnn.mine.json").read_text())
-    assert sorted(results["splits"]) == ["test", "test_clean"]
+    score = ("train/evaluate.py", "--model", package(finished, "mine", tmp_path), "--results", tmp_path)
+    assert run_here(*score, "--data", source, "--split", "validation").returncode == 0
+    before = (tmp_path / "fer_cnn.mine.json").read_bytes()
+    done = run_here(*score, "--data", few, "--split", "test")
+    assert done.returncode == 2 and "figures of other data: give --results another folder" in done.stderr
+    assert (tmp_path / "fer_cnn.mine.json").read_bytes() == before
+    assert not (tmp_path / "test_reads.jsonl").exists(), "test was not read"
 
 
 def test_only_a_single_layer_is_calibrated(few, tmp_path):

@@ -97,11 +97,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     Says so where the model's weights are named and not wanted.
 
     Raises:
-        RecipeError: It cannot be read, or says how much a teacher teaches, and none is given.
+        RecipeError: It cannot be read, or is one with a teacher, and none is given.
     """
     keys = ("epochs", "batch_size", "seed", "precision")
     recipe = load_recipe(args.recipe, **{key: getattr(args, key) for key in keys})
-    if recipe.teacher_share != Recipe.teacher_share and not getattr(args, "teacher", None):
+    if recipe.teacher_share not in (0, Recipe.teacher_share) and not getattr(args, "teacher", None):
         raise RecipeError(f"the recipe {args.recipe} wants a teacher: train/fit.py --teacher gives it one")
     for name in [args.model] if isinstance(args.model, str) else args.model:
         if "." in name and not args.pretrained:

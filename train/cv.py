@@ -183,12 +183,12 @@ def _runs(out: Path, name: str, folds: int) -> list[Path]:
 
 
 def _differences(config: dict, run_dir: Path) -> list[str]:
-    """In what the settings of a finished run differ from a config, but in network and fold."""
+    """In what the settings of a finished run differ from a config, but in network, its weights and fold."""
     ours, theirs = (each | {"recipe": settings_of(each["recipe"])} for each in (config, finished(run_dir)[0]))
     return [
         f"{key} is {there} in place of {here}"
         for key, here, there in changed(ours, theirs)
-        if key not in ("model", "fold")
+        if key not in ("model", "weights", "fold")
     ]
 
 

@@ -195,8 +195,8 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     if not tops:
         raise DataError(f"{folder}: holds no folders of images, one a class")
     found = {split: sorted(tops.keys() & names) for split, names in SPLITS.items()}
-    count = sum(map(len, found.values()))
-    if not count or (count == 1 and len(tops) > 1 and not any(map(_holds_classes, tops.values()))):
+    named = [tops[name] for names in found.values() for name in names]
+    if not named or (len(named) == 1 < len(tops) and not _holds_classes(named[0])):
         return {"train": folder}  # a class, too, may be called test
     if not found["train"]:
         raise DataError(f"{folder}: has {', '.join(tops)} and no train")

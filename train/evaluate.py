@@ -186,15 +186,17 @@ def main() -> None:
     # what is published is of the real data
     data = load_data(args, strict=args.results.resolve() == RESULTS_DIR)
     args.results.mkdir(parents=True, exist_ok=True)
+    file = args.results / f"{name}.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    if results.get("sha256") != digest:
+        results = {"model": name, "sha256": digest}
+    of = {"fingerprint": data.fingerprint, "lossy": data.lossy}
+    if results.get("data", of) != of:
+        raise EvaluationError(f"{file} has figures of other data: give --results another folder")
     about, splits = origin(path), evaluate(path, data, args.split)
     if args.split == "test":
         log_test_read(name, digest, splits["test"]["accuracy"], args.reason, args.results)
 
-    file = args.results / f"{name}.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
-    of = {"fingerprint": data.fingerprint, "lossy": data.lossy}
-    if (results.get("sha256"), results.get("data")) != (digest, of):
-        results = {"model": name, "sha256": digest}  # begun anew: one file holds figures of the same data
     results |= about | {"data": of, "splits": results.get("splits", {}) | splits}
     write_json(file, results)
     for key, figures in splits.items():

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.data import DataError
 from fer_zoo.identity import fingerprint
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.models import sort_classifier
 from train.cli import add_data_arguments, add_training_arguments, create_parser, load_data, recipe_of, run
 from train.dataset import Arrays, load_image_folder
 from train.engine import Split, fit
@@ -82,6 +83,8 @@ def main() -> None:
         train, validation, labels, config = _faces(args, recipe, files)
     if teacher:
         config["teacher"] = teacher.digests
+    if args.images:
+        accelerator.print(f"classes: {', '.join(labels)}", flush=True)
     _, result = train_model(
         args.model,
         train,
@@ -97,8 +100,6 @@ def main() -> None:
         config=config | {"recipe_name": Path(args.recipe).stem},
     )
     best, images = result["best"], result["validation_images"]
-    if args.images:
-        accelerator.print(f"classes: {', '.join(labels)}")
     accelerator.print(
         f"{args.model}: {best['val_accuracy']:.2f} % of {images:,} clean validation images, "
         f"epoch {best['epoch']} of {result['epochs']}, {result['train_seconds'] / 60:.1f} minutes"
@@ -163,10 +164,12 @@ def train_model(
         if recipe.small_epochs:
             raise RunError("a network teaches at one size of image: choose a recipe that is not progressive")
     if start:
-        start_from(start, model)
+        start_from(start, model, labels)
         config = config | {"start": sha256(start / WEIGHTS)}
     if pretrained:
-        config = config | {"weights": tensors_sha256(model.state_dict().values())}
+        head = model.pretrained_cfg["classifier"]  # one name or several; it may have started anew
+        body = (value for key, value in model.state_dict().items() if not key.startswith(head))
+        config = config | {"weights": tensors_sha256(body)}
     config = config | {
         "model": name,
         "pretrained": pretrained,
@@ -179,8 +182,8 @@ def train_model(
         return model, fit(model, *splits, recipe, accelerator, out, config, fold, teacher)
 
 
-def start_from(run_dir: Path, model: nn.Module) -> None:
-    """Gives a network the weights of a finished run.
+def start_from(run_dir: Path, model: nn.Module, labels: tuple[str, ...]) -> None:
+    """Gives a network of as many labels the weights of a finished run; others than the run's start anew.
 
     Raises:
         RunError: It is no finished run, or one of another network.
@@ -193,6 +196,7 @@ def start_from(run_dir: Path, model: nn.Module) -> None:
         raise RunError(
             f"{run_dir} is a run of {config['model']} on {classes} classes: its weights do not fit"
         ) from error
+    sort_classifier(model, tuple(config["label_names"]), labels)
 
 
 def _faces(

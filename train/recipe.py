@@ -37,7 +37,7 @@ class Recipe:
         drop_rate: The model's dropout, in place of its own default.
         drop_path_rate: The model's stochastic depth, in place of its own default.
         teacher_share: Share of each target that a teacher's probabilities make up, where there is a teacher;
-            a recipe that says it is for trainings with one.
+            a recipe with another share than 0.5 is for trainings with one.
         label_smoothing: Share of each label that is spread over all classes.
         class_weights: Weigh each image by the inverse frequency of its class; the mean weight is one.
         mixup: Alpha of mixup (arXiv:1710.09412), 0 for none.

@@ -27,7 +27,18 @@ from train.summary import mean_and_sd
 from train.teacher import probabilities
 
 # What the runs' configs have in common, besides the recipe but for its seed.
-SAME = ("model", "data", "labels", "label_names", "teacher", "fold", "input_size", "pretrained", "start")
+SAME = (
+    "model",
+    "data",
+    "labels",
+    "votes",
+    "label_names",
+    "teacher",
+    "fold",
+    "input_size",
+    "pretrained",
+    "start",
+)
 FIGURES = ("accuracy", "macro_f1", "nll", "brier", "ece", "flip_accuracy")
 
 

@@ -1,7 +1,7 @@
 """The architectures; importing this module registers them in timm."""
 
 from ._base import WEIGHTS_DIR
-from ._factory import ModelError, create_face_model, label_names
+from ._factory import ModelError, create_face_model, label_names, sort_classifier
 from .fer_cbam import FerCbam
 from .fer_cnn import FerCnn
 from .fer_net import FerNet
@@ -16,4 +16,5 @@ __all__ = [
     "ModelError",
     "create_face_model",
     "label_names",
+    "sort_classifier",
 ]

@@ -38,7 +38,7 @@ def create_face_model(
         kwargs["img_size"] = (input_size, input_size)
     model = timm.create_model(name, in_chans=1, num_classes=len(labels), **kwargs)
     if kwargs.get("pretrained") and known.num_classes == len(labels):
-        _sort_classifier(model, tuple(known.label_names or ()), labels)
+        sort_classifier(model, tuple(known.label_names or ()), labels)
     mean, std = (sum(model.pretrained_cfg[key]) / len(model.pretrained_cfg[key]) for key in ("mean", "std"))
     model.pretrained_cfg = model.pretrained_cfg | {
         "input_size": (1, input_size, input_size),
@@ -51,8 +51,14 @@ def create_face_model(
     return model
 
 
-def _sort_classifier(model: nn.Module, learnt: tuple[str, ...], labels: Sequence[str]) -> None:
-    """Puts the rows of a classifier that learnt some classes in the order of others, or starts it anew."""
+def sort_classifier(model: nn.Module, learnt: tuple[str, ...], labels: Sequence[str]) -> None:
+    """Puts the rows of a classifier that learnt some classes in the order of `labels`, or starts it anew.
+
+    Args:
+        model: With a classifier of as many classes as labels.
+        learnt: What these are called; nothing if nobody knows.
+        labels: What they are to be.
+    """
     if set(learnt) != set(labels):
         model.reset_classifier(len(labels))
         return

@@ -61,7 +61,7 @@ def test_what_a_training_needs_is_made_before_it(tmp_path):
         made |= {step.options["out"] for step in fits}
     assert {
         tmp_path / "teacher-taught.parquet",
-        tmp_path / "teachers" / "fer_net.student-live-short.safetensors",
+        tmp_path / "teachers" / "fer_net.student-full.safetensors",
     } <= made
 
 
@@ -90,8 +90,9 @@ def test_a_file_is_made_again_with_its_live_teacher(few, tmp_path):
     done = run(*command, "--epochs", 1, "--jobs", 2, "--out", tmp_path, timeout=900)
     assert done.returncode == 0, done.stderr
     (teacher,) = (tmp_path / "teachers").iterdir()
-    config = json.loads((tmp_path / "fer_resnet-student-live-short-0" / "config.json").read_text())
-    assert config["teacher"] == [sha256(teacher)]
+    for recipe in ("student-live-short", "student-live-again"):
+        config = json.loads((tmp_path / f"fer_resnet-{recipe}-0" / "config.json").read_text())
+        assert config["teacher"] == [sha256(teacher)]
 
 
 @pytest.mark.parametrize(

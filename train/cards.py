@@ -48,7 +48,7 @@ ABOUT["flagship-tiny"], ABOUT["flagship-tiny-alone"] = ABOUT["student"], ABOUT["
 ABOUT["ferplus-full"] = ABOUT["ferplus-long"] = ABOUT["ferplus"]
 ABOUT["flagship-ferplus"] = ABOUT["flagship-ferplus-full"] = ABOUT["ferplus"]
 ABOUT["student-again-full"] = ABOUT["student-again"]
-ABOUT["student-live"] = ABOUT["student-live-short"] = ABOUT["student-again"]
+ABOUT["student-live"] = ABOUT["student-live-short"] = ABOUT["student-live-again"] = ABOUT["student-again"]
 FERPLUS = (
     " They learnt the shares of FER+'s votes (Barsoum et al. 2016, arXiv:1608.01041), ten an image, and are "
     "judged by its *majority*: of the seven expressions the one with the most votes, where the seven have at "

@@ -13,7 +13,7 @@ RECIPES = {
     "fer2013": {
         "fer_cnn": "strong",
         "fer_kernel_cnn": "student",
-        "fer_resnet": "student-live-short",
+        "fer_resnet": "student-live-again",
         "fer_cbam": "student-again-full",
         "fer_net": "student-full",
         "fer_net_tiny": "student-live",

@@ -67,15 +67,15 @@ def _depth(model: str, recipe: str) -> int:
 def teacher_steps(out: Path, fits: list[Step], data: dict) -> list[Step]:
     """The teachers of a round's trainings, but those that are there: made again they might differ in the
     last bits."""
-    recipes = dict.fromkeys(step.options["recipe"] for step in fits if "teacher" in step.options)
-    return [_teach(out, recipe, data) for recipe in recipes if not teacher_file(out, recipe).exists()]
+    recipes = {step.options["teacher"]: step.options["recipe"] for step in fits if "teacher" in step.options}
+    return [_teach(out, recipe, data) for file, recipe in recipes.items() if not file.exists()]
 
 
 def _teach(out: Path, recipe: str, data: dict) -> Step:
     name, file = f"teacher-{recipe}", teacher_file(out, recipe)
     if recipe in LIVE:  # the network itself, calibrated
-        run = out / run_name(*LIVE[recipe])
-        return Step(name, "package.py", {"tag": recipe, "folder": file.parent} | data, (run,))
+        options = {"tag": LIVE[recipe][1], "folder": file.parent} | data
+        return Step(name, "package.py", options, (out / run_name(*LIVE[recipe]),))
     runs = tuple(out / run_name(*earlier) for earlier in TEACHERS[recipe])
     return Step(name, "teacher.py", {"out": file} | data, runs)
 
@@ -83,7 +83,7 @@ def _teach(out: Path, recipe: str, data: dict) -> Step:
 def teacher_file(out: Path, recipe: str) -> Path:
     """What --teacher gets: a network's weights, or the probabilities of several."""
     if recipe in LIVE:
-        return out / "teachers" / f"{LIVE[recipe][0]}.{recipe}.safetensors"
+        return out / "teachers" / f"{'.'.join(LIVE[recipe])}.safetensors"
     return out / f"teacher-{recipe}.parquet"
 
 

@@ -68,11 +68,10 @@ STARTS = {
     ("net_first", "student-again"): "student-quick",
     ("fer_net", "ferplus-long"): "student-full",
     ("fer_net_tiny", "student-live"): "student-long",
-    ("fer_net_tiny", "student-live-again"): "student-live",
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.
-SHORTER = {("fer_cbam", "strong-mix"): 30, ("fer_net_tiny", "student-live-again"): 40}
+SHORTER = {("fer_cbam", "strong-mix"): 30}
 
 
 def run_name(model: str, recipe: str, seed: int = 0) -> str:

@@ -88,7 +88,7 @@ COMPARED = """
 
 Does an idea help, at equal budget? Accuracy over the same folds and seeds, in points, with the 95 %
 interval of the corrected resampled t-test (Nadeau and Bengio 2003, Machine Learning 52;
-[figures](results/compare-paper.json), by `python train/compare.py`). The intervals are not corrected for the
+[figures](results/compare-paper.json), by `train/compare.py`). The intervals are not corrected for the
 number of pairs.{precisions}
 
 {answers}

@@ -238,11 +238,12 @@ def test_who_asks_after_the_reading_was_dropped_is_told_what_to_do(ask, given):
 
 def test_compare_reads_again_what_was_dropped(examples):
     path = str(examples / "astronaut.jpg")
-    found, comparison, cards = show_again(path, False, "sad", None, None)
+    found, comparison, cards = compare(path, False, "sad", None, None)
     assert len(comparison.answers) == len(MODELS) and "say **happy**" in found
-    kept = show_again(path, False, "sad", None, comparison)
-    assert kept == [gr.skip(), gr.skip(), cards]
-    assert show_again(None, False, "sad", None, None)[1:] == [None, None]
+    assert show_again(path, False, "sad", None, comparison, found) == [gr.skip(), gr.skip(), cards]
+    again, anew, _ = show_again(path, False, "sad", None, None, found)
+    assert again == found and len(anew.answers) == len(MODELS)
+    assert show_again(path, False, "sad", None, None, START) == [gr.skip()] * 3, "nothing is there yet"
 
 
 @pytest.mark.parametrize("model", MODELS)

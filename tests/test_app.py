@@ -34,6 +34,7 @@ from fer_zoo.thresholds import sure_from
 from space.compare import OWN, compare, largest_face, show_again
 from space.live import read_frame
 from space.photo import (
+    START,
     Reading,
     analyse,
     choose_face,

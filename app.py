@@ -21,7 +21,8 @@ import gradio as gr
 import torch
 
 from fer_zoo.faces import DetectorError
-from fer_zoo.recognizer import ModelError, default_model
+from fer_zoo.loading import default_model
+from fer_zoo.models import ModelError
 from space.about import about_tab
 from space.compare import compare_tab
 from space.live import live_tab

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from . import __version__
 from .faces import DETECTORS, square_face
 from .images import ImageError, image_files, load_image
+from .loading import default_model, load_model
 from .models import ModelError
 from .onnx_model import export_onnx, quantize_onnx
-from .recognizer import BACKENDS, Recognizer, default_model, load_model
+from .recognizer import BACKENDS, Recognizer
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on

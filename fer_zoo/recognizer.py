@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -12,36 +9,20 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from .errors import reason
 from .faces import Detection, DetectorError, FaceDetector, crop_face, get_detector, square_face
 from .gradcam import flat_maps, gradcam, scale_maps
 from .images import ImageSource, load_image
-from .models import ModelError, create_face_model, label_names
+from .loading import default_model, load_model
+from .models import label_names
 from .onnx_model import OnnxModel, as_onnx
 from .preprocess import to_input
 from .thresholds import sure_from
-
-# The default is the first of these whose weights are installed.
-PREFERRED = (
-    "fer_net.ferplus",
-    "fer_cbam.ferplus",
-    "fer_net.fer2013",
-    "fer_cbam.fer2013",
-    "fer_resnet.fer2013",
-    "fer_net_tiny.fer2013",
-    "fer_kernel_cnn.fer2013",
-    "fer_cnn.fer2013",
-)
 
 BACKENDS = ("torch", "onnx")
 
@@ -130,7 +111,7 @@ class Recognizer:
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
         faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
         device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
-        backend: "torch", or "onnx" to run the network by onnxruntime, 1.5 to 3 times as fast for one face
+        backend: "torch", or "onnx" to run the network by onnxruntime, 1.5 to 3.5 times as fast for one face
             on a CPU; it is exported first, which takes seconds, and then cannot be explained. An `.onnx` file
             runs so in any case.
 
@@ -274,135 +255,6 @@ class Recognizer:
         with torch.inference_mode():
             probs = [self.model(x).float().softmax(dim=1).cpu() for x in self._batches(crops)]
         return torch.cat(probs).numpy() if probs else np.empty((0, len(self.labels)), np.float32)
-
-
-def load_model(model: str | Path | nn.Module) -> nn.Module:
-    """Get a model with its weights from a name, a file or a module; see `Recognizer`.
-
-    Weights lie channels last: safetensors wants them `.contiguous()` before it saves them.
-
-    Raises:
-        ModelError: It cannot be had; the message says what would work.
-    """
-    if isinstance(model, nn.Module):
-        return model
-    if str(model).endswith(".onnx"):
-        return OnnxModel(model)
-    if isinstance(model, Path) or str(model).endswith(".safetensors"):
-        loaded = _load_file(Path(model))
-    else:
-        loaded = _load_named(model)
-    # so convolutions take a tenth to a half less time on a CPU
-    return loaded.to(memory_format=torch.channels_last)
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    """What may be meant by a name that is none."""
-    if Path(name).suffix in (".pt", ".pth", ".bin", ".ckpt") or os.path.isfile(name):
-        return "a model file ends in .safetensors or .onnx."
-    if os.path.isdir(name):
-        return f"a folder as the Hub has them is named 'local-dir:{name}'."
-    if name.count("/") == 1 and name[0] not in "./~":
-        return f"a model of the Hub is named 'hf-hub:{name}', a file ends in .safetensors or .onnx."
-    if os.sep in name:
-        return "a model file ends in .safetensors or .onnx."
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else "`fer-zoo models` lists them."
-
-
-def default_model() -> str:
-    """Name of the first preferred model whose weights are installed.
-
-    Raises:
-        ModelError: None is.
-    """
-    for name in PREFERRED:
-        if timm.get_pretrained_cfg(name).file:
-            return name
-    raise ModelError("No model's weights are installed in fer_zoo/weights; name a model or a file.")
-
-
-def _load_named(name: str) -> nn.Module:
-    ours = not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
-    if ours:
-        known = timm.list_models("fer_*") + timm.list_models("fer_*", pretrained=True)
-        if name not in known:
-            raise ModelError(f"There is no model '{name}'; {_hint(name, known)}")
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the Hub's client, safetensors and timm raise a dozen kinds
-        raise ModelError(f"The model '{name}' cannot be loaded: {_why(error)}.") from error
-    trained = _trained_labels(name)
-    if not (
-        ours or trained or model.pretrained_cfg.get("label_names")
-    ):  # seven may be others, or in any order
-        raise ModelError(f"'{name}' has no names for its classes: its config.json needs label_names.")
-    if trained and trained != label_names(model):
-        raise ModelError(
-            f"The config.json of '{name}' calls its classes {', '.join(label_names(model))}, "
-            f"but its weights were trained with {', '.join(trained)}."
-        )
-    return model
-
-
-def _why(error: Exception) -> str:
-    """What is wrong with a repository, a folder or the way to the Hub, and what helps."""
-    not_cached = isinstance(error, LocalEntryNotFoundError)
-    cause = error.__cause__ if not_cached and error.__cause__ else error
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if status in (401, 403, 404):
-        return (
-            f"the Hub ({status}) has no such repository, revision or file, or hides it from this token: "
-            "check the name and HF_TOKEN"
-        )
-    if status == 429:
-        return f"the Hub has had too many requests ({status}): wait some minutes"
-    if status:
-        return f"the Hub is at fault ({status}): try again later"
-    if not_cached:
-        return f"it is not in the cache, and the Hub cannot be reached ({reason(cause)})"
-    if isinstance(error, HTTPError):
-        return f"the connection to the Hub broke off ({reason(error)}): try again"
-    if isinstance(error, SafetensorError):
-        return f"its model.safetensors is damaged ({reason(error)})"
-    if isinstance(error, json.JSONDecodeError):
-        return f"its config.json is damaged ({reason(error)})"
-    return reason(error)
-
-
-def _trained_labels(name: str) -> tuple[str, ...]:
-    """The labels in the metadata of a loaded repository's or folder's weights; empty where there are none."""
-    scheme, _, place = name.partition(":")
-    if scheme == "local-dir":
-        path = Path(place) / "model.safetensors"
-    else:
-        repo, _, revision = place.partition("@")
-        path = try_to_load_from_cache(repo, "model.safetensors", revision=revision or None) if repo else None
-    if not isinstance(path, (str, Path)) or not Path(path).is_file():
-        return ()
-    with safe_open(path, framework="pt") as file:
-        return tuple(json.loads((file.metadata() or {}).get("label_names", "[]")))
-
-
-def _load_file(path: Path) -> nn.Module:
-    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
-        raise ModelError(f"There is no model file '{path}'.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"'{path}' is not a safetensors file that can be read ({reason(error)}).") from error
-    arch = metadata.get("architecture", "")
-    if not timm.is_model(arch):
-        raise ModelError(f"'{path}' does not name an architecture in its metadata, as train/package.py does.")
-    try:
-        labels = json.loads(metadata["label_names"])
-        model = create_face_model(arch, labels=labels, input_size=int(metadata.get("input_size", 48)))
-        model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The weights in '{path}' do not fit the architecture {arch}.") from error
-    return model
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -17,7 +17,8 @@ from torch import nn
 
 from fer_zoo.faces import WORK_SIDE, Detection, FaceDetector, detect_reduced, get_detector
 from fer_zoo.images import ImageError, load_image
-from fer_zoo.recognizer import PREFERRED, Face, Recognizer, load_model
+from fer_zoo.loading import PREFERRED, load_model
+from fer_zoo.recognizer import Face, Recognizer
 from fer_zoo.thresholds import sure_from
 
 ROOT = Path(__file__).resolve().parent.parent

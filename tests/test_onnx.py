@@ -12,9 +12,9 @@ from PIL import Image
 import fer_zoo
 from fer_zoo import Recognizer, cli
 from fer_zoo.faces import DetectorError, YuNet
+from fer_zoo.models import ModelError
 from fer_zoo.onnx_model import OnnxModel, as_onnx, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
-from fer_zoo.recognizer import ModelError
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 

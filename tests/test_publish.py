@@ -14,8 +14,7 @@ from launch import ROOT, run, run_here
 from safetensors import safe_open
 
 from fer_zoo import EXPRESSIONS, Recognizer
-from fer_zoo.models import WEIGHTS_DIR
-from fer_zoo.recognizer import ModelError
+from fer_zoo.models import WEIGHTS_DIR, ModelError
 from train import hub_folder, publish
 from train.files import RESULTS_DIR, with_metadata
 

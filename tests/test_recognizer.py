@@ -21,8 +21,9 @@ import fer_zoo
 from fer_zoo import EXPRESSIONS, Recognizer
 from fer_zoo.faces import Detection
 from fer_zoo.images import ImageError
+from fer_zoo.models import ModelError
 from fer_zoo.preprocess import to_input
-from fer_zoo.recognizer import BATCH_SIZE, ModelError
+from fer_zoo.recognizer import BATCH_SIZE
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples"
 ASTRONAUT = PHOTOS / "astronaut.jpg"

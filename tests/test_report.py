@@ -17,8 +17,8 @@ import train.mean_gradcam
 import train.studies
 from fer_zoo.faces import Detection
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import default_model
 from fer_zoo.models import WEIGHTS_DIR
-from fer_zoo.recognizer import default_model
 from train import cards, controls, figures, report, robustness
 from train.figures import draw_model, is_current
 from train.files import RESULTS_DIR, sha256

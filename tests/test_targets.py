@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from fer_zoo.data import DataError, load_fer2013
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import load_model
 from fer_zoo.models import WEIGHTS_DIR
-from fer_zoo.recognizer import load_model
 from train.dataset import Arrays, Fer2013
 from train.evaluate import EvaluationError, evaluate
 from train.ferplus import clean_validation, learn_votes, majority, usable, votes_of

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 import train.fit
 from fer_zoo.data import load_fer2013
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import load_model
 from fer_zoo.models import FerNet
-from fer_zoo.recognizer import load_model
 from train.dataset import Fer2013
 from train.ferplus import clean_validation
 from train.files import sha256

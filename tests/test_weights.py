@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 import train.cli
 import train.evaluate
 import train.package
+from fer_zoo.loading import load_model
 from fer_zoo.metrics import scores
 from fer_zoo.preprocess import normalize, to_input
-from fer_zoo.recognizer import load_model
 from train.evaluate import check_test_read, log_test_read
 from train.files import sha256, with_metadata
 from train.package import fit_temperature, package

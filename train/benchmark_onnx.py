@@ -32,10 +32,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.loading import load_model
 from fer_zoo.models import WEIGHTS_DIR
 from fer_zoo.onnx_model import OnnxModel, export_onnx, quantize_onnx
 from fer_zoo.preprocess import to_input
-from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.evaluate import learnt, packaged
 from train.ferplus import clean_validation

@@ -26,7 +26,7 @@ from PIL import Image, ImageChops
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo import Recognizer
-from fer_zoo.recognizer import default_model
+from fer_zoo.loading import default_model
 from fer_zoo.video import Timeline, analyze_video
 from train.app_process import ROOT
 from train.cli import create_parser, run

@@ -21,8 +21,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.faces import Detection, crop_face, face_frame, get_detector
+from fer_zoo.loading import load_model
 from fer_zoo.preprocess import to_input
-from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 
 

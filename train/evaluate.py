@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import load_model
 from fer_zoo.metrics import scores
 from fer_zoo.models import WEIGHTS_DIR
-from fer_zoo.recognizer import load_model
 from train import ferplus
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Fer2013

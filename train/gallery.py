@@ -9,7 +9,7 @@ from PIL import Image
 from fer_zoo import Recognizer
 from fer_zoo.drawing import overlay
 from fer_zoo.labels import EXPRESSIONS
-from fer_zoo.recognizer import load_model
+from fer_zoo.loading import load_model
 from train.figures import new_figure, save
 from train.predict import predict
 

@@ -39,7 +39,7 @@ from fer_zoo.errors import reason
 from fer_zoo.faces import DETECTORS
 from fer_zoo.files import visible_files
 from fer_zoo.images import ImageError, image_suffixes, load_image
-from fer_zoo.recognizer import default_model
+from fer_zoo.loading import default_model
 from train.cli import create_parser, run
 from train.files import weights_sha256
 from train.hardware import take_all_cores

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import load_model
 from fer_zoo.models import ModelError, label_names
-from fer_zoo.recognizer import load_model
 from train.files import weights_sha256
 
 CPU_BATCH = 32  # a fifth faster than all 128 at once: the features stay in the caches

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.faces import FaceDetector, get_detector
 from fer_zoo.gradcam import gradcam
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.loading import load_model
 from fer_zoo.preprocess import to_input
-from fer_zoo.recognizer import load_model
 from train.cli import add_data_arguments, create_parser, load_data, run
 from train.dataset import Arrays
 from train.evaluate import weight_file

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fer_zoo.loading import load_model
 from fer_zoo.metrics import scores
-from fer_zoo.recognizer import load_model
 from train import ferplus
 from train.augment import GRAY, Augmentation, augment
 from train.cli import add_data_arguments, create_parser, load_data, run

@@ -68,13 +68,13 @@ def read_clip(
     read: tuple | None,
     request: gr.Request,
     progress=gr.Progress(),  # noqa: B008
-) -> list:
+) -> list | dict:
     """The whole screen for a clip, and what was read how."""
     asked = (path, model, smoothing)
     if path is None:
         return [*nothing("Add a clip first."), None]
     if asked == read:  # it was clicked again while it was read
-        return [gr.skip()] * 9
+        return gr.skip()
 
     def go_on(share: float) -> None:
         if CLIP.get(request.session_hash) != path:

@@ -50,9 +50,7 @@ of two figures: accuracy on faces as they are, turned, blurred, noisy or covered
 def results() -> dict[str, dict]:
     """The results file of every model that visitors can choose, once scored on test, in their order."""
     files = {model: RESULTS / f"{model}.json" for model in MODELS}
-    found = {
-        model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items() if file.exists()
-    }
+    found = {model: json.loads(file.read_bytes()) for model, file in files.items() if file.exists()}
     return {model: result for model, result in found.items() if "test_clean" in result["splits"]}
 
 

@@ -23,9 +23,7 @@ def read(page, clip) -> None:
 
 def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     open_tab(page, "Video")
-    page.set_input_files("#clip input[type=file]", clip)
-    page.wait_for_selector("#clip video")
-    page.get_by_role("button", name="Read the clip").click()
+    read(page, clip)
     wait_for_text(page, "#video-status", r"^20 frames, .* 1 face\.$")
     page.wait_for_function("document.querySelector('#annotated video')?.videoWidth == 640")
     page.locator("#timeline").scroll_into_view_if_needed()
@@ -44,9 +42,7 @@ def test_clip_gives_annotated_clip_timeline_and_table(page, clip, tmp_path):
     page.locator("#clip").get_by_label("Clear").click()
     wait_for_text(page, "#video-status", "^Every face of the clip is followed")
     assert not page.locator("#annotated").is_visible() and not page.locator("#timeline").is_visible()
-    page.set_input_files("#clip input[type=file]", tmp_path / "broken.mp4")
-    page.wait_for_selector("#clip video")
-    page.get_by_role("button", name="Read the clip").click()
+    read(page, tmp_path / "broken.mp4")
     wait_for_text(page, "#video-status", r"'broken\.mp4' is not a clip[^/]*\.$")
 
 

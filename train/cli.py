@@ -71,11 +71,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's, over all processes")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="in place of the recipe's, as for unlike machines",
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="in place of the recipe's, on all machines")
     parser.add_argument("--pretrained", action="store_true", help="start from the model's weights")
     parser.add_argument(
         "--input-size", type=_size, help="enlarge the images to this height and width (default: 48)"
@@ -94,8 +90,6 @@ def _size(text: str) -> int:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe as the arguments name it, in the precision that is faster here.
 
-    Says so where the model's weights are named and not wanted.
-
     Raises:
         RecipeError: It cannot be read, or is one with a teacher, and none is given.
     """
@@ -103,9 +97,6 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     recipe = load_recipe(args.recipe, **{key: getattr(args, key) for key in keys})
     if recipe.teacher_share not in (0, Recipe.teacher_share) and not getattr(args, "teacher", None):
         raise RecipeError(f"the recipe {args.recipe} wants a teacher: train/fit.py --teacher gives it one")
-    for name in [args.model] if isinstance(args.model, str) else args.model:
-        if "." in name and not args.pretrained:
-            print(f"note: the weights of {name} are not used: --pretrained starts from them", file=sys.stderr)
     return choose_precision(recipe)
 
 

@@ -191,12 +191,14 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
 
 def _split_folders(folder: Path) -> dict[str, Path]:
     """The folder of each split; a folder whose classes are not in splits is its train."""
-    tops = {name.lower(): folder / name for name in _by_folder(folder)}
+    pictures = _by_folder(folder)
+    tops = {name.lower(): folder / name for name in pictures}
     if not tops:
         raise DataError(f"{folder}: holds no folders of images, one a class")
     found = {split: sorted(tops.keys() & names) for split, names in SPLITS.items()}
     named = [tops[name] for names in found.values() for name in names]
-    if not named or (len(named) == 1 < len(tops) and not _holds_classes(named[0])):
+    alone = len(named) == 1 < len(tops)
+    if not named or (alone and any(file.parent == named[0] for file in pictures[named[0].name])):
         return {"train": folder}  # a class, too, may be called test
     if not found["train"]:
         raise DataError(f"{folder}: has {', '.join(tops)} and no train")
@@ -204,10 +206,6 @@ def _split_folders(folder: Path) -> dict[str, Path]:
         if len(names) > 1:
             raise DataError(f"{folder}: has {' and '.join(names)}: one folder of {split} is read")
     return {split: tops[names[0]] for split, names in found.items() if names}
-
-
-def _holds_classes(folder: Path) -> bool:
-    return all(file.parent != folder for file in image_files(folder))
 
 
 def _by_folder(folder: Path) -> dict[str, list[Path]]:

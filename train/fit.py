@@ -147,6 +147,9 @@ def train_model(
             memory is full, or `fit` cannot go on.
         ModelError: The network takes other images than its teacher.
     """
+    if "." in name and not pretrained:
+        note = f"note: the weights of {name} are not used: --pretrained starts from them"
+        accelerator.print(note, file=sys.stderr)
     set_seed(1000 * recipe.seed + fold)  # no fold starts as one of another seed does
     model = create_network(
         name,

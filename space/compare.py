@@ -53,6 +53,7 @@ class Comparison:
     path: str
     whole: bool  # the picture was taken as one face
     answers: list[Answer]
+    expression: str  # whose evidence was asked for then
 
 
 def compare(
@@ -76,7 +77,7 @@ def compare(
     labels = ", as many ".join(f"**{label}**" for label in votes if votes[label] == most)
     which = "The picture as one face" if whole else "The largest face" if count > 1 else "The face"
     found = f"{which}: {most} of {len(answers)} {FOUND} {labels}."
-    comparison = Comparison(path, whole, answers)
+    comparison = Comparison(path, whole, answers, expression)
     return [found, comparison, show(comparison, expression)]
 
 
@@ -143,6 +144,11 @@ def show_again(
     return compare(path, whole, expression, reading, shown)
 
 
+def catch_up(expression: str, shown: Comparison | None) -> str | dict:
+    """The cards with the maps of an expression that was chosen while the models still read."""
+    return show(shown, expression) if shown and shown.expression != expression else gr.skip()
+
+
 def compare_tab(
     tab: gr.Tab, photo_of_visitor: gr.Image, photo_is_face: gr.Checkbox, reading: gr.State
 ) -> None:
@@ -163,6 +169,7 @@ def compare_tab(
             )
     cards = gr.HTML(elem_id="compare-cards", apply_default_css=False)
     given, screen = [photo, whole, expression, reading, comparison], [status, comparison, cards]
+    private = {"api_visibility": "private", "show_progress": "hidden"}
     gr.on(
         [photo.change, whole.input],
         compare,
@@ -170,15 +177,10 @@ def compare_tab(
         screen,
         api_visibility="private",
         show_progress_on=[status, cards],
-    ).success(js=scroll_to("compare-status", "compare-photo"))
-    expression.input(
-        show_again,
-        [*given, status],
-        screen,
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="always_last",
+    ).success(catch_up, [expression, comparison], cards, **private).success(
+        js=scroll_to("compare-status", "compare-photo")
     )
+    expression.input(show_again, [*given, status], screen, trigger_mode="always_last", **private)
     photo_of_visitor.change(None, None, photo, js="() => null", api_visibility="private")
     photo_is_face.input(
         None,

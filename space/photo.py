@@ -51,8 +51,13 @@ class Reading:
     scale: float  # pixels shown per pixel of the photo
 
 
-def analyse(path: str | None, model: str, whole: bool) -> list:
-    """The whole screen for a new photo, model or way to look at it."""
+def analyse(
+    path: str | None, model: str, whole: bool, before: Reading | None = None, number: int | None = None
+) -> list:
+    """The whole screen for a new photo, model or way to look at it.
+
+    Where only the model is another, the face that was shown stays.
+    """
     if path is None:
         return nothing(START)
     try:
@@ -74,6 +79,8 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
     if len(faces) > 1:
         most = "The largest " if len(faces) == MAX_FACES else ""
         found = f"{most}{len(faces)} faces found. Choose one below, or click on it."
+    same = before is not None and (before.path, before.whole) == (path, whole)
+    number = number if same and number else 0
     captions = [f"{n}: {face.marked} {face.confidence:.0%}" for n, face in enumerate(faces, 1)]
     crops = zip((face.crop for face in reading.faces), captions, strict=True)
     return [
@@ -81,8 +88,8 @@ def analyse(path: str | None, model: str, whole: bool) -> list:
         gr.Image(shown, visible=True),
         reading,
         gr.Column(visible=True),
-        gr.Gallery(list(crops), selected_index=0, visible=len(faces) > 1),
-        *show_face(reading, 0),
+        gr.Gallery(list(crops), selected_index=number, visible=len(faces) > 1),
+        *show_face(reading, number),
     ]
 
 
@@ -183,10 +190,11 @@ def save_picture(reading: Reading | None) -> str:
 
 
 def save_numbers(reading: Reading | None) -> str:
-    """What `predict` returns, as a JSON file."""
+    """What `predict` returns, with the model that said so, as a JSON file."""
     reading = still_kept(reading)
     file = new_file("faces.json")
-    file.write_text(json.dumps([face.to_dict() for face in reading.faces], indent=2))
+    numbers = [{"model": reading.model} | face.to_dict() for face in reading.faces]
+    file.write_text(json.dumps(numbers, indent=2))
     return str(file)
 
 
@@ -268,7 +276,7 @@ def photo_tab() -> tuple[gr.Image, gr.Checkbox, gr.State]:
     gr.on(
         [photo.change, model.input, whole.input],
         analyse,
-        [photo, model, whole],
+        [photo, model, whole, reading, number],
         [status, shown, reading, details, gallery, *face],
         api_visibility="private",
         show_progress_on=[status, shown, gallery, table, crop, heat],

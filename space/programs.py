@@ -43,7 +43,7 @@ def predict_batch(photos: list[str] | None, model: str | None, already_face: boo
 
     Returns:
         One entry a photo, in order: `faces` as `predict` returns them, or the `error` where it cannot be
-        read.
+        read. None of them is read where one that is named by its address cannot be fetched.
     """
     if not photos or len(photos) > MAX_BATCH:
         raise gr.Error(f"Give 1 to {MAX_BATCH} photos at once, not {len(photos or [])}.")

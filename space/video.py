@@ -109,10 +109,15 @@ def forget(request: gr.Request) -> None:
     CLIP.pop(request.session_hash, None)
 
 
-def another(path: str | None, request: gr.Request) -> list:
-    """The screen for another clip or none."""
+def note(path: str | None, request: gr.Request) -> None:
+    """To be called before a clip is read, too: where the line broke off in between, it was forgotten."""
     CLIP[request.session_hash] = path
-    return nothing(START)
+
+
+def another(path: str | None, request: gr.Request) -> list:
+    """The screen for another clip or none, of which nothing is read yet."""
+    note(path, request)
+    return [*nothing(START), None]
 
 
 def unless_other(path: str | None, read: tuple | None) -> list | dict:
@@ -185,7 +190,7 @@ def video_tab() -> None:
         table = gr.DownloadButton("Table of every face in every frame (CSV)", size="sm", elem_id="csv")
     screen = [status, shown, timeline, details, over_time, face, lines, table]
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    start.click(
+    start.click(note, clip, None, queue=False, **private).then(
         read_clip,
         [clip, model, smoothing, read],
         [*screen, read],
@@ -195,6 +200,6 @@ def video_tab() -> None:
         api_visibility="private",
         show_progress_on=[status],
     ).then(unless_other, [clip, read], screen, **private)
-    clip.change(another, clip, screen, queue=False, **private)  # also while others wait
+    clip.change(another, clip, [*screen, read], queue=False, **private)  # also while others wait
     face.input(plot, [timeline, face], lines, trigger_mode="always_last", **private)
     lines.select(seek, None, shown, trigger_mode="multiple", concurrency_limit=1, **private)

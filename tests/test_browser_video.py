@@ -53,6 +53,13 @@ def test_example_clip_has_two_faces(page):
     page.get_by_role("button", name="Read the clip").click()
     wait_for_text(page, "#video-status", r"^75 frames, .* 2 faces\.$")
 
+    page.locator("#clip").get_by_label("Clear").click()
+    wait_for_text(page, "#video-status", "^Every face of the clip is followed")
+    page.get_by_role("button", name="Example two_faces").click()  # which comes from the same place again
+    page.wait_for_selector("#clip video")
+    page.get_by_role("button", name="Read the clip").click()
+    wait_for_text(page, "#video-status", r"^75 frames, .* 2 faces\.$")
+
 
 def test_a_clip_that_is_taken_away_is_read_no_further(page, long, clip):
     open_tab(page, "Video")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -20,7 +22,7 @@ from fer_zoo.images import load_image
 from fer_zoo.labels import COLORS, EXPRESSIONS
 from fer_zoo.recognizer import Face
 from fer_zoo.thresholds import sure_from
-from space.compare import OWN, compare, largest_face, show_again
+from space.compare import OWN, catch_up, compare, largest_face, show_again
 from space.live import read_frame
 from space.photo import (
     START,
@@ -34,7 +36,7 @@ from space.photo import (
     verdict,
 )
 from space.readers import FACE_SIZE, MODELS, read_photo, recognizer
-from space.video import plot, read_clip
+from space.video import another, forget, note, plot, read_clip
 from space.zoo import card
 
 
@@ -153,6 +155,10 @@ def test_compare_reads_again_what_was_dropped(examples):
     again, anew, _ = show_again(path, False, "sad", None, None, found)
     assert again == found and len(anew.answers) == len(MODELS)
     assert show_again(path, False, "sad", None, None, START) == [gr.skip()] * 3, "nothing is there yet"
+    # what is chosen while the models still read finds nothing that it could change
+    assert catch_up("sad", comparison) == catch_up("sad", None) == gr.skip()
+    assert "Evidence for <b>happy</b>" not in cards
+    assert "Evidence for <b>happy</b>" in catch_up("happy", comparison)
 
 
 def test_a_clip_is_read_only_for_who_waits_for_it():
@@ -160,6 +166,49 @@ def test_a_clip_is_read_only_for_who_waits_for_it():
     asked = ("clip.mp4", MODELS[0], 0.6)
     assert read_clip(*asked, asked, left) == gr.skip(), "it was just read so"
     assert read_clip(*asked, None, left)[0].startswith("Every face of the clip is followed"), "nobody waits"
+
+
+def test_a_clip_is_read_after_the_line_broke_off_or_it_was_added_again(monkeypatch):
+    def analyse(*args):
+        raise gr.Error("it was read")
+
+    monkeypatch.setattr("space.video.analyse", analyse)
+    visitor = SimpleNamespace(session_hash="visitor")
+    asked = ("clip.mp4", MODELS[0], 0.6)
+    *_, read = another("clip.mp4", visitor)
+    forget(visitor)
+    note("clip.mp4", visitor)
+    said, *_, read = read_clip(*asked, read, visitor)
+    assert said == "it was read" and read_clip(*asked, read, visitor) == gr.skip()
+    another(None, visitor)
+    *_, read = another("clip.mp4", visitor)
+    assert read_clip(*asked, read, visitor)[0] == "it was read"
+
+
+def test_another_model_reads_the_face_that_was_chosen(examples, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with Image.open(examples / "astronaut.jpg") as left, Image.open(examples / "grace_hopper.jpg") as right:
+        photo = Image.new("RGB", (1024, 600), "white")
+        photo.paste(left, (0, 0))
+        photo.paste(right, (512, 0))
+    for name in ("two.png", "other.png"):
+        photo.save(tmp_path / name)
+    path = str(tmp_path / "two.png")
+    reading = analyse(path, MODELS[0], False)[2]
+    for asked, number in (
+        ((path, MODELS[1], False), 1),
+        ((str(tmp_path / "other.png"), MODELS[0], False), 0),
+        ((path, MODELS[0], True), 0),
+    ):
+        _, _, _, _, gallery, shown, *_ = analyse(*asked, reading, 1)
+        assert shown == gallery.constructor_args["selected_index"] == number
+
+
+def test_numbers_name_their_model(examples, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    reading = analyse(str(examples / "astronaut.jpg"), MODELS[1], whole=True)[2]
+    (face,) = json.loads(Path(save_numbers(reading)).read_text())
+    assert face["model"] == MODELS[1] and face["label"] == reading.faces[0].label
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -19,6 +19,7 @@ __all__ = [
     "ImageError",
     "ModelError",
     "Recognizer",
+    "VideoError",
     "create_model",
     "load_image",
     "models",
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from .faces import DetectorError
     from .images import ImageError, load_image
     from .recognizer import Recognizer
+    from .video_io import VideoError
 
 # Loaded on first use, so that `import fer_zoo` stays as light as `import timm`.
 _LAZY = {
     "DetectorError": "faces",
     "ImageError": "images",
     "Recognizer": "recognizer",
+    "VideoError": "video_io",
     "load_image": "images",
 }
 

@@ -9,25 +9,30 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import timm
 import torch
-from PIL.Image import Resampling
+from PIL.Image import Image, Resampling
 from tqdm import tqdm
 
 from . import __version__
+from .drawing import draw_faces
 from .faces import DETECTORS, square_face
+from .files import atomic
 from .images import ImageError, image_files, load_image
 from .loading import default_model, load_model
 from .models import ModelError
-from .onnx_model import export_onnx, quantize_onnx
-from .recognizer import BACKENDS, Recognizer
+from .onnx_model import OnnxModel, export_onnx, quantize_onnx
+from .recognizer import BACKENDS, Face, Recognizer
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DRAWN_SIDE = 4096  # pixels, of a picture with its faces
+CLIP_PIXELS = 7680 * 4320  # of a frame: who gives a clip here has the memory for it
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
 
 
@@ -67,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_path,
         metavar="PHOTO",
         help="image files, or folders that hold some at any depth",
+    )
+    predict.add_argument(
+        "--draw", type=_path, metavar="FOLDER", help="write every photo there with its faces drawn in, as PNG"
     )
     _add_model_options(predict)
     output = predict.add_mutually_exclusive_group()
@@ -125,7 +133,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _predict(args: argparse.Namespace) -> int:
     try:
         recognizer = _recognizer(args)
-    except ValueError as error:  # of the model, the detector, the device or the backend
+        draw = _picture_writer(args.draw) if args.draw else None
+    except ValueError as error:  # of the model, the detector, the device, the backend or the folder
         return _complain(error)
     write = (
         _json_writer(args, recognizer)
@@ -141,11 +150,16 @@ def _predict(args: argparse.Namespace) -> int:
     # disable=None: a bar only where somebody looks at it
     for photo in tqdm(photos, unit="photo", disable=None if len(photos) > 1 else True):
         try:
-            faces = recognizer(photo)
+            image = load_image(photo)
+            faces = recognizer(image)
+            if draw:
+                draw(photo, image, faces)
         except ImageError as error:
             with tqdm.external_write_mode(sys.stderr):
                 code = _complain(error)
             continue
+        except ValueError as error:  # of the model's values or a full disk, which would not get better
+            return _complain(error)
         with tqdm.external_write_mode(sys.stdout):
             write(photo, faces)
             sys.stdout.flush()
@@ -155,7 +169,7 @@ def _predict(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     if args.out is None and args.csv is None:
         return _complain("Say what to write: --out MP4, --csv CSV or both.")
-    from .video import analyze_video  # loads PyAV, of an extra
+    from .video import Limits, analyze_video  # loads PyAV, of an extra
 
     # a few small faces at a time are read sooner by one thread; decoder and encoder use the other cores
     torch.set_num_threads(1)
@@ -167,6 +181,7 @@ def _video(args: argparse.Namespace) -> int:
                 recognizer,
                 out=args.out,
                 csv=args.csv,
+                limits=Limits(CLIP_PIXELS),
                 smoothing=args.smoothing,
                 progress=lambda done: bar.update(round(100 * done) - bar.n),
             )
@@ -206,8 +221,10 @@ def _export(args: argparse.Namespace) -> int:
             if len(faces) < ENOUGH_FACES:
                 print(f"fer-zoo: {len(faces)} faces are few: give {ENOUGH_FACES} or more", file=sys.stderr)
             with TemporaryDirectory() as folder:
-                export_onnx(model, Path(folder) / "model.onnx")
-                quantize_onnx(Path(folder) / "model.onnx", args.out, faces)
+                source = args.model
+                if not isinstance(model, OnnxModel):
+                    export_onnx(model, source := Path(folder) / "model.onnx")
+                quantize_onnx(source, args.out, faces)
     except (ImageError, ModelError) as error:
         return _complain(error)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
@@ -235,6 +252,27 @@ def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 def _complain(error: Exception | str) -> int:
     print(f"fer-zoo: {error}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _picture_writer(folder: Path) -> Callable[[Path, Image, list[Face]], None]:
+    """Writes photos with their faces into a folder, which is made if absent; equal names get a number.
+
+    Raises:
+        ValueError: It cannot be made, or a file in it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The folder '{folder}' cannot be made ({error.strerror}).") from error
+    names: Counter[str] = Counter()
+
+    def write(photo: Path, image: Image, faces: list[Face]) -> None:
+        names[photo.stem] += 1
+        number = f"-{names[photo.stem]}" * (names[photo.stem] > 1)
+        with atomic(folder / f"{photo.stem}-faces{number}.png", ValueError) as partial:
+            draw_faces(image, faces, DRAWN_SIDE).save(partial, "PNG")
+
+    return write
 
 
 def _write_text(photo: Path, faces) -> None:

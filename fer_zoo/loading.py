@@ -32,6 +32,9 @@ PREFERRED = (
     "fer_cnn.fer2013",
 )
 
+# What of a module's pretrained cfg is asked for to make its input.
+CFG = {"input_size", "mean", "std", "interpolation"}
+
 
 def load_model(model: str | Path | nn.Module) -> nn.Module:
     """Get a model with its weights from a name, a file or a module; see `Recognizer`.
@@ -42,7 +45,14 @@ def load_model(model: str | Path | nn.Module) -> nn.Module:
         ModelError: It cannot be had; the message says what would work.
     """
     if isinstance(model, nn.Module):
+        if missing := CFG - (getattr(model, "pretrained_cfg", None) or {}).keys():
+            raise ModelError(
+                f"{type(model).__name__} does not say what pictures it takes: its pretrained_cfg, a dict as "
+                f"timm's models have it, lacks {', '.join(sorted(missing))}."
+            )
         return model
+    if not isinstance(model, (str, Path)):
+        raise ModelError(f"A model is a name, a file or a timm-style module, not {model!r}.")
     if str(model).endswith(".onnx"):
         return OnnxModel(model)
     if isinstance(model, Path) or str(model).endswith(".safetensors"):
@@ -149,7 +159,12 @@ def _load_file(path: Path) -> nn.Module:
         raise ModelError(f"'{path}' is not a safetensors file that can be read ({reason(error)}).") from error
     arch = metadata.get("architecture", "")
     if not timm.is_model(arch):
-        raise ModelError(f"'{path}' does not name an architecture in its metadata, as train/package.py does.")
+        on_hub = (
+            f": name its folder, 'local-dir:{path.parent}'" if (path.parent / "config.json").is_file() else ""
+        )
+        raise ModelError(
+            f"'{path}' does not name an architecture in its metadata, as train/package.py does{on_hub}."
+        )
     try:
         labels = json.loads(metadata["label_names"])
         model = create_face_model(arch, labels=labels, input_size=int(metadata.get("input_size", 48)))

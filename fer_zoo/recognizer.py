@@ -19,7 +19,7 @@ from .faces import Detection, DetectorError, FaceDetector, crop_face, get_detect
 from .gradcam import flat_maps, gradcam, scale_maps
 from .images import ImageSource, load_image
 from .loading import default_model, load_model
-from .models import label_names
+from .models import ModelError, label_names
 from .onnx_model import OnnxModel, as_onnx
 from .preprocess import to_input
 from .thresholds import sure_from
@@ -165,6 +165,7 @@ class Recognizer:
 
         Raises:
             ImageError: A picture cannot be read.
+            ModelError: The network's values are not finite.
         """
         if not isinstance(images, (list, tuple)):
             return self([images])[0]
@@ -189,6 +190,9 @@ class Recognizer:
 
         Returns:
             One face for each, in order.
+
+        Raises:
+            ModelError: The network's values are not finite.
         """
         faces = []
         for detection, crop, probs in zip(detections, crops, self._probs(crops), strict=True):
@@ -254,7 +258,12 @@ class Recognizer:
     def _probs(self, crops: Sequence[Image.Image]) -> np.ndarray:
         with torch.inference_mode():
             probs = [self.model(x).float().softmax(dim=1).cpu() for x in self._batches(crops)]
-        return torch.cat(probs).numpy() if probs else np.empty((0, len(self.labels)), np.float32)
+        found = torch.cat(probs) if probs else torch.empty(0, len(self.labels))
+        if not found.isfinite().all():  # the most probable would be whichever comes first
+            raise ModelError(
+                "The model's values are not finite: its training diverged or its file is damaged."
+            )
+        return found.numpy()
 
 
 def _device(device: str | torch.device) -> torch.device:

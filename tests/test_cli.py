@@ -102,6 +102,33 @@ def test_answers_of_too_little_confidence_are_unsure(capsys, tmp_path):
     assert confidence[True] < Recognizer("fer_cnn", faces="whole").sure_from <= confidence[False]
 
 
+def test_photos_with_their_faces_drawn_in(predict, tmp_path):
+    for name in ("here/photo.JPG", "there/photo.JPG"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(ASTRONAUT.read_bytes())
+    for _ in range(2):
+        code, out, err = predict(tmp_path / "here", tmp_path / "there", "--draw", tmp_path / "deep" / "drawn")
+        assert (code, err, len(out.splitlines())) == (0, "", 2)
+        drawn = sorted((tmp_path / "deep" / "drawn").iterdir())
+        assert [file.name for file in drawn] == ["photo-faces-2.png", "photo-faces.png"]
+    with Image.open(ASTRONAUT) as photo, Image.open(drawn[0]) as first:
+        assert first.size == photo.size and first.tobytes() != photo.convert("RGB").tobytes()
+    code, _, err = predict(ASTRONAUT, "--draw", ASTRONAUT)
+    assert code == 2 and len(err.splitlines()) == 1
+
+
+def test_a_model_whose_values_are_not_finite_is_said_once(capsys, tmp_path):
+    broken = fer_zoo.create_model("fer_cnn")
+    with torch.no_grad():
+        broken.get_classifier().weight[0] = torch.inf
+    path = tmp_path / "broken.safetensors"
+    metadata = {"architecture": "fer_cnn", "label_names": json.dumps(EXPRESSIONS)}
+    save_file(broken.state_dict(), path, metadata=metadata)
+    assert main(["predict", *map(str, (ASTRONAUT, ASTRONAUT)), "--model", str(path), "--faces", "whole"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "values are not finite" in sentence
+
+
 def test_bad_files_cost_a_line_each_and_the_exit_code(predict, tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("no image")

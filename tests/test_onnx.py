@@ -119,6 +119,10 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     assert cli.main(["export", "fer_cnn", "--out", str(small), "--int8", str(folder)]) == 2
     assert "bad.png' is not an image" in capsys.readouterr().err and small.exists()
     assert small.stat().st_size < out.stat().st_size
+    (folder / "bad.png").unlink()
+    again = tmp_path / "again.onnx"
+    assert cli.main(["export", str(out), "--out", str(again), "--int8", str(folder)]) == 0
+    assert again.stat().st_size == small.stat().st_size and capsys.readouterr()
     assert (
         cli.main(["predict", str(folder / "0.png"), "--model", str(out), "--faces", "whole", "--json"]) == 0
     )

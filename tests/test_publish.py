@@ -300,7 +300,7 @@ def test_labels_in_another_order_are_refused(hub, command, monkeypatch, tmp_path
     assert code == 2 and "its labels are neutral, surprise, sad" in shown and not hub.log
 
 
-@pytest.mark.parametrize("name", ["fer_cnn.nothing", "..", "{folder}"])
+@pytest.mark.parametrize("name", ["fer_cnn.nothing", "..", "{folder}", "mine.safetensors"])
 def test_unknown_weights(hub, command, tmp_path, name):
     kept = tmp_path / "runs" / "kept"
     kept.mkdir(parents=True)

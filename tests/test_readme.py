@@ -13,6 +13,7 @@ from PIL import Image
 
 from fer_zoo.cli import main
 from fer_zoo.labels import EXPRESSIONS
+from fer_zoo.models import WEIGHTS_DIR
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
@@ -26,6 +27,7 @@ def test_photo_clip_and_networks(examples, tmp_path, monkeypatch, capsys):
     assert main(["export", "fer_cnn", "--out", str(tmp_path / "fer_cnn.onnx")]) == 0
     capsys.readouterr()
     write_clip(tmp_path / "clip.mp4", moving(3))
+    shutil.copy(WEIGHTS_DIR / "fer_cbam.fer2013.safetensors", tmp_path / "fer_cbam.mine.safetensors")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in blocks:
@@ -38,6 +40,12 @@ def test_photo_clip_and_networks(examples, tmp_path, monkeypatch, capsys):
     assert exported == "happy" and EXPRESSIONS[names["probs"].argmax()] == "happy"
     with Image.open("faces.png") as faces, Image.open("why-happy.png") as why:
         assert faces.size == (512, 512) and why.size == (384, 384)
+    assert not list(tmp_path.glob("my-faces/*.bin"))
+    ours, theirs = (
+        names["Recognizer"](f"local-dir:{tmp_path / 'my-faces'}"),
+        names["Recognizer"]("fer_cbam"),
+    )
+    assert ours("photo.jpg")[0].probs == theirs("photo.jpg")[0].probs
     gray = torch.rand(1, 1, 48, 48)
     model, rgb, backbone, other = (names[name].eval() for name in ("model", "rgb", "backbone", "other"))
     torch.testing.assert_close(rgb(gray.expand(-1, 3, -1, -1)), model(gray), atol=1e-5, rtol=1e-5)

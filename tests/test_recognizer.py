@@ -268,6 +268,31 @@ def test_what_is_no_name_gets_advice(name, says):
         Recognizer(name)
 
 
+def test_a_repository_s_own_file_is_read_by_its_folder(tmp_path):
+    save_for_hf(timm.create_model("fer_cnn"), tmp_path, safe_serialization=True)
+    with pytest.raises(ModelError, match=f"name its folder, 'local-dir:{re.escape(str(tmp_path))}'"):
+        Recognizer(tmp_path / "model.safetensors")
+    assert Recognizer(f"local-dir:{tmp_path}", faces="whole")(ASTRONAUT)
+
+
+def test_what_does_not_say_what_pictures_it_takes_is_no_model(model):
+    class Bare(nn.Linear):
+        num_classes = 7
+
+    with pytest.raises(ModelError, match=r"Bare .* lacks input_size, interpolation, mean, std"):
+        Recognizer(Bare(9, 7))
+    with pytest.raises(ModelError, match="not 5"):
+        Recognizer(5)
+
+
+def test_values_that_are_not_finite_are_no_answer(tmp_path):
+    broken = fer_zoo.create_model("fer_cnn")
+    with torch.no_grad():
+        broken.get_classifier().weight[3, 5] = torch.nan
+    with pytest.raises(ModelError, match="values are not finite"):
+        Recognizer(broken, faces="whole")(ASTRONAUT)
+
+
 def test_what_finds_no_faces_is_no_detector(model):
     with pytest.raises(fer_zoo.DetectorError, match="None has none"):
         Recognizer(model, faces=None)

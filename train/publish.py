@@ -138,6 +138,10 @@ def main() -> None:
     else:
         if bool(args.name) == args.all:
             parser.error("name the weights, or give --all")
+        if args.name and args.name.endswith(".safetensors"):
+            parser.error(
+                "name packaged weights, such as fer_cbam.paper; a file goes up by timm, as README says"
+            )
         if args.all and "/" in (args.repo or ""):
             parser.error("--all needs many repositories: give --repo an owner alone")
         names = [path.stem for path in packaged(WEIGHTS_DIR)] if args.all else [args.name]

@@ -94,11 +94,14 @@ def interrupt(
 
     It does so at the end of the function `within`: that of its save, of its next batch, ...
     """
-    checkpoint = run_dir / "checkpoint-0001"
-    code = STOP.format(checkpoint=str(checkpoint), how=int(how), within=within)
-    done = run(*after(code, args))
-    assert checkpoint.exists(), done.stderr
+    done = run(*after(stopping(run_dir, how, within), args))
+    assert (run_dir / "checkpoint-0001").exists(), done.stderr
     return done
+
+
+def stopping(run_dir: Path, how: signal.Signals, within: str = "train.run_dir.RunDir.save") -> str:
+    """What `interrupt` has the process run first."""
+    return STOP.format(checkpoint=str(run_dir / "checkpoint-0001"), how=int(how), within=within)
 
 
 def _run(args: list, cwd: Path, env: dict, timeout: float) -> subprocess.CompletedProcess:

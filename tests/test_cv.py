@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from fer_zoo.identity import pixel_hashes
 from fer_zoo.labels import EXPRESSIONS
 from train.audit import audit, table
 from train.compare import compare
-from train.cv import PREDICTIONS
+from train.cv import PREDICTIONS, finish
 from train.dataset import Fer2013
 from train.pack import write_pack
 from train.run_dir import WEIGHTS
@@ -218,6 +219,17 @@ def test_folds_of_different_runs_are_not_joined(source, exact, tmp_path):
     done = run_here(*args, "--fold", 2, "--seed", 1)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "recipe.seed is 1 in place of 0" in done.stderr and not (tmp_path / "summary.json").exists()
+
+
+def test_folds_of_two_divisions_are_not_joined(source, crossed, tmp_path):
+    out = shutil.copytree(crossed, tmp_path / "cv")
+    (out / "summary.json").unlink()
+    fold = out / "fer_cnn" / "fold-2" / PREDICTIONS
+    pq.write_table(pq.read_table(fold)[1:], fold)
+    config = {"recipe": "exact", "folds": 3, "train_images": 280}
+    with pytest.raises(ValueError, match="not of one division"):
+        finish(out, ["fer_cnn"], 3, config)
+    assert not (out / "summary.json").exists()
 
 
 def test_folds_in_parallel_are_the_folds_in_turn(source, crossed, exact, tmp_path):

@@ -60,6 +60,7 @@ def test_every_recipe_loads(name):
         ("warmup_epochs = 20", "fewer than the 20 epochs"),
         ("lr = 0", "above 0"),
         ('optimizer = "adamm"', "one of timm's .*adam"),
+        ('optimizer = "adahessian"', "one of timm's"),
         ("epochs = ", "not valid TOML"),
     ],
 )

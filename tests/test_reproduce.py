@@ -135,6 +135,35 @@ def test_after_ctrl_c_steps_end_and_no_other_is_started(tmp_path):
     assert not (tmp_path / "logs" / "second.log").exists()
 
 
+def test_only_steps_side_by_side_are_told_how_many_cores_to_take(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = tmp_path / "cores.py"
+    script.write_text("import os; print(os.environ.get('OMP_NUM_THREADS'))")
+    for jobs, told in ((1, False), (2, True)):  # of one alone the steps of its own would have all of them
+        run_all([Step(f"cores-{jobs}", str(script), {})], jobs, tmp_path)
+        assert (tmp_path / f"cores-{jobs}.log").read_text().strip().isdigit() == told
+
+
+def test_seeds_are_scored_anew_where_one_was_trained_anew(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce, "run_all", lambda steps, *_: asked.append(steps[0].options.get("reason")))
+    (tmp_path / "results").mkdir()
+    runs = [tmp_path / f"run-{seed}" for seed in range(2)]
+    for seed, folder in enumerate(runs):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes([seed]))
+    kept = {str(seed): reproduce.sha256(folder / "model.safetensors") for seed, folder in enumerate(runs)}
+    for scored, reasons in (
+        (kept, []),
+        ({"0": kept["0"]}, ["2 seeds in place of 1"]),
+        (kept | {"1": "another"}, ["other runs of the seeds"]),
+    ):
+        asked.clear()
+        (tmp_path / "results" / "seeds-fer_cnn.mine.json").write_text(json.dumps({"sha256": scored}))
+        reproduce.score_seeds(tmp_path, "fer_cnn", "mine", {}, runs, tmp_path)
+        assert asked == reasons
+
+
 def test_a_failing_step_is_named(tmp_path):
     good = Step("good", "compare.py", {}, ("--help",))
     bad = Step("bad", "compare.py", {}, (tmp_path,))

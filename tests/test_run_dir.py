@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from launch import after, fit_args, interrupt, run, run_here
+from launch import ROOT, after, fit_args, interrupt, run, run_here, run_two, stopping
 from safetensors.torch import load_file, save_file
 
 from train.run_dir import WEIGHTS
@@ -58,6 +58,24 @@ def killed(few, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "killed"
     interrupt(fit_args(few, out), out, signal.SIGKILL)
     return out
+
+
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_one_process_goes_on_where_two_were_stopped_and_two_where_one_was(few, killed, tmp_path, first):
+    out = tmp_path / "run"
+    args = fit_args(few, out)
+    if first == "one":
+        shutil.copytree(killed, out)
+        done = run_two(*args)
+    else:
+        script = tmp_path / "stopped.py"  # torchrun takes no -c
+        _, code, *rest = after(stopping(out, signal.SIGKILL), args)
+        script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
+        run_two(script, *rest)
+        done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert "after epoch 1" in done.stdout and "hardware was" in done.stdout
+    assert len((out / "history.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("harm", ["torn", "foreign", "no manifest", "of another run"])

@@ -17,7 +17,7 @@ from train.loss import FORGET_EPOCHS, Loss, class_weights
 from train.networks import create_network
 from train.optim import create_average, create_optimizer, uphill
 from train.predict import predict
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.run_dir import RunError
 
 CPU = torch.device("cpu")
@@ -104,6 +104,11 @@ def test_an_optimizer_is_fused_where_it_can_be_and_goes_on_exactly(name, fused):
     again.load_state_dict(first.state_dict())
     steps(stopped, again, 3)
     assert torch.equal(straight.weight, stopped.weight)
+
+
+def test_an_optimizer_that_needs_what_is_not_here_is_one_sentence():
+    with pytest.raises(RecipeError, match=r"'fusedsgd' cannot be had here: \w"):  # of a package on GPUs
+        create_optimizer(torch.nn.Linear(4, 2), Recipe(optimizer="fusedsgd"))
 
 
 def test_sam_takes_the_gradient_from_uphill_and_puts_all_back():

@@ -73,6 +73,8 @@ def test_only_what_is_published_must_be_of_the_real_data(finished, source, tmp_p
     assert not list((tmp_path / "published").iterdir())
     assert "error" not in error("train/evaluate.py", *score, "trial")
     assert (tmp_path / "trial" / "fer_cnn.drawn.json").exists()
+    assert "error" not in error("train/evaluate.py", *score[:-1])
+    assert (tmp_path / "mine" / "fer_cnn.drawn.json").exists(), "a file of one's own has them beside it"
 
 
 def test_a_second_file_reads_test_only_with_a_reason(tmp_path):

@@ -153,7 +153,7 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         config: What goes into the summary beside the runs' own settings.
 
     Raises:
-        RunError: A fold is of another run: of another seed, recipe, data, versions or precision.
+        RunError: A fold is of another run: of another seed, recipe, data, versions, precision or division.
     """
     runs = {name: _runs(out, name, folds) for name in models}
     first = runs[models[0]][0]
@@ -168,6 +168,11 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
     predictions = {}
     for name, parts in runs.items():
         joined = pa.concat_tables([pq.read_table(part / PREDICTIONS) for part in parts]).sort_by("image")
+        if joined["image"].to_pylist() != list(range(config["train_images"])):
+            raise RunError(
+                f"the folds in {out / name} are not of one division: some images stand in several, others in "
+                "none; train them again, with the same version of scikit-learn"
+            )
         predictions[name] = joined
         write_table(out / name / PREDICTIONS, joined)
     common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}

@@ -163,10 +163,9 @@ def need_test_read(weights: Path) -> None:
     lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
     if sha256(weights) not in {json.loads(line)["sha256"] for line in lines}:
         ours = weights.resolve().parent == WEIGHTS_DIR
-        command = f"--model {weights.stem}" if ours else f"--model {weights} --results {weights.parent}"
         raise EvaluationError(
-            f"test was never read for {weights.name}: python train/evaluate.py {command} --split test does, "
-            "and logs it"
+            f"test was never read for {weights.name}: python train/evaluate.py --model "
+            f"{weights.stem if ours else weights} --split test does, and logs it"
         )
 
 
@@ -176,11 +175,17 @@ def main() -> None:
     add_data_arguments(parser)
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     parser.add_argument("--reason", help="why test is read again for a new file of the same name")
-    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results files")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="folder of the results file (default: the zoo's, else beside the weights)",
+    )
     args = parser.parse_args()
 
     path = weight_file(args.model)
     name, digest = path.stem, sha256(path)
+    if args.results is None:
+        args.results = RESULTS_DIR if path.resolve().parent == WEIGHTS_DIR else path.parent
     if args.split == "test":
         check_test_read(name, digest, args.reason, args.results)
     # what is published is of the real data

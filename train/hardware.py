@@ -8,17 +8,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, parse_flag_from_env
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    extract_model_from_parallel,
+    parse_flag_from_env,
+)
 from joblib import cpu_count
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from fer_zoo.errors import reason
 from train.recipe import Recipe
 from train.run_dir import RunError
 
+# One process may read a large folder while the others wait; NCCL gives up after ten minutes.
+PATIENCE = timedelta(hours=3)
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -41,6 +51,7 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             log_with=tracker,
             project_dir=folder,
             dynamo_backend="no",  # what is compiled is the engine's to say
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
     except (ValueError, ImportError) as error:
         if not tracker:
@@ -54,7 +65,19 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             "by data parallelism alone (accelerate config)"
         )
     take_all_cores(accelerator)
+    accelerator.register_save_state_pre_hook(_name_plainly)
+    accelerator.register_load_state_pre_hook(_unwrap)
     return accelerator
+
+
+def _name_plainly(models: list[nn.Module], weights: list[dict], folder: str) -> None:
+    """In several processes DDP has names begin with "module.": one process could not go on with them."""
+    for state in weights:
+        consume_prefix_in_state_dict_if_present(state, "module.")
+
+
+def _unwrap(models: list[nn.Module], folder: str) -> None:
+    models[:] = map(extract_model_from_parallel, models)
 
 
 def take_all_cores(accelerator: Accelerator) -> None:

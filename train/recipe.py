@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 SCHEDULES = ("constant", "cosine", "linear")
@@ -134,7 +134,8 @@ class Recipe:
             low, high = getattr(self, key)
             if not 0 < low <= high:
                 raise RecipeError(f"{key} must be a least and a largest number above 0, not {[low, high]}")
-        if self.optimizer.removeprefix("lookahead_") not in (known := list_optimizers()):
+        known = [name for name in list_optimizers() if not get_optimizer_info(name).second_order]
+        if self.optimizer.removeprefix("lookahead_") not in known:
             near = ", ".join(difflib.get_close_matches(self.optimizer, known)) or "adam, adamw, sgd, ..."
             raise RecipeError(f"optimizer must be one of timm's ({near}), not {self.optimizer!r}")
         if self.lr <= 0:

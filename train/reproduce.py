@@ -24,7 +24,7 @@ from train.evaluate import EvaluationError, check_test_read, judged
 from train.ferplus import need_votes
 from train.files import RESULTS_DIR, sha256
 from train.lineage import LIVE, RECIPES, TEACHERS, epochs, labels, needs, run_name, start
-from train.run_dir import finished
+from train.run_dir import WEIGHTS, finished
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODELS = tuple(RECIPES["paper"])
@@ -136,14 +136,17 @@ def make_weights(out: Path, model: str, tag: str, data: dict, runs: Iterable[Pat
 
 
 def score_seeds(out: Path, model: str, tag: str, data: dict, runs: Iterable[Path], logs: Path) -> None:
-    """Scores several seeds and their ensemble, each number of seeds once."""
+    """Scores several seeds and their ensemble, once for the same runs."""
     runs, results = tuple(runs), out / "results"
     file = results / f"seeds-{model}.{tag}.json"
-    scored = json.loads(file.read_text())["seeds"] if file.exists() else ()
-    if len(runs) > 1 and len(runs) != len(scored):
+    scored = set(json.loads(file.read_text())["sha256"].values()) if file.exists() else set()
+    if len(runs) > 1 and scored != {sha256(run / WEIGHTS) for run in runs}:
         options = {"tag": tag, "results": results} | data
         if scored:
-            options["reason"] = f"{len(runs)} seeds in place of {len(scored)}"
+            more = len(runs) != len(scored)
+            options["reason"] = (
+                f"{len(runs)} seeds in place of {len(scored)}" if more else "other runs of the seeds"
+            )
         run_all([Step(f"seeds-{model}.{tag}", "seeds.py", options, runs)], 1, logs)
 
 

@@ -72,8 +72,9 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
         KeyboardInterrupt: Ctrl-C or `kill`; those that run are ended.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    # those that run side by side share the cores: each would take all of them
-    env = {"OMP_NUM_THREADS": str(max(1, cpu_count(only_physical_cores=True) // jobs))} | os.environ
+    env = dict(os.environ)
+    if jobs > 1:  # those that run side by side share the cores: each would take all of them
+        env.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count(only_physical_cores=True) // jobs)))
 
     running: dict[str, subprocess.Popen] = {}
 
@@ -92,7 +93,10 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
                 if code:
                     log = logs / f"{step.name}.log"
                     last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
-                    raise ValueError(f"{step.name} failed: {last} (all of it in {log})")
+                    failed = f"{step.name} failed: {last} (all of it in {log})"
+                    if jobs > 1:
+                        bar.write(f"{failed}; waiting for those that run")
+                    raise ValueError(failed)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running.values():

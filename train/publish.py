@@ -138,13 +138,15 @@ def main() -> None:
     else:
         if bool(args.name) == args.all:
             parser.error("name the weights, or give --all")
-        if args.name and args.name.endswith(".safetensors"):
-            parser.error(
-                "name packaged weights, such as fer_cbam.paper; a file goes up by timm, as README says"
-            )
         if args.all and "/" in (args.repo or ""):
             parser.error("--all needs many repositories: give --repo an owner alone")
-        names = [path.stem for path in packaged(WEIGHTS_DIR)] if args.all else [args.name]
+        ours = [path.stem for path in packaged(WEIGHTS_DIR)]
+        if args.name and args.name not in ours:
+            raise ValueError(
+                f"no packaged weights {args.name!r}: there are {', '.join(ours)}; others go up by timm, as "
+                "README says"
+            )
+        names = ours if args.all else [args.name]
         repo_type = "model"
     targets = {repository(args.repo, name): name for name in names}
     for repo, name in targets.items():  # all are written before the first is sent

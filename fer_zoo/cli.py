@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import signal
 import sys
 import warnings
@@ -74,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         help="image files, or folders that hold some at any depth",
     )
     predict.add_argument(
-        "--draw", type=_path, metavar="FOLDER", help="write every photo there with its faces drawn in, as PNG"
+        "--draw",
+        type=_path,
+        metavar="FOLDER",
+        help=f"write every photo there with its faces drawn in, as PNG of at most {DRAWN_SIDE} pixels a side",
     )
     _add_model_options(predict)
     output = predict.add_mutually_exclusive_group()
@@ -145,6 +149,8 @@ def _predict(args: argparse.Namespace) -> int:
     )
     code = OK
     photos, empty = _photos(args.photos)
+    if args.draw:
+        photos = [photo for photo in photos if not _is_drawn(photo, args.draw)]
     for folder in empty:
         code = _complain(f"There is no image in the folder '{folder}'.")
     # disable=None: a bar only where somebody looks at it
@@ -159,7 +165,8 @@ def _predict(args: argparse.Namespace) -> int:
                 code = _complain(error)
             continue
         except ValueError as error:  # of the model's values or a full disk, which would not get better
-            return _complain(error)
+            with tqdm.external_write_mode(sys.stderr):
+                return _complain(error)
         with tqdm.external_write_mode(sys.stdout):
             write(photo, faces)
             sys.stdout.flush()
@@ -267,12 +274,19 @@ def _picture_writer(folder: Path) -> Callable[[Path, Image, list[Face]], None]:
     names: Counter[str] = Counter()
 
     def write(photo: Path, image: Image, faces: list[Face]) -> None:
-        names[photo.stem] += 1
-        number = f"-{names[photo.stem]}" * (names[photo.stem] > 1)
+        count = names[photo.stem.casefold()] = names[photo.stem.casefold()] + 1  # some disks know no case
+        number = f"-{count}" * (count > 1)
         with atomic(folder / f"{photo.stem}-faces{number}.png", ValueError) as partial:
             draw_faces(image, faces, DRAWN_SIDE).save(partial, "PNG")
 
     return write
+
+
+def _is_drawn(photo: Path, folder: Path) -> bool:
+    """Whether `_picture_writer` put it into that folder, which may lie in one that is read again."""
+    return (
+        bool(re.fullmatch(r".+-faces(-\d+)?\.png", photo.name)) and photo.parent.resolve() == folder.resolve()
+    )
 
 
 def _write_text(photo: Path, faces) -> None:

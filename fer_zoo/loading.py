@@ -148,6 +148,15 @@ def _trained_labels(name: str) -> tuple[str, ...]:
         return tuple(json.loads((file.metadata() or {}).get("label_names", "[]")))
 
 
+def _folder_hint(folder: Path) -> str:
+    """What to name in place of a file in it, if it is a folder as the Hub has them."""
+    try:
+        on_hub = "architecture" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        on_hub = False
+    return f"; its folder is read as 'local-dir:{folder}'" if on_hub else ""
+
+
 def _load_file(path: Path) -> nn.Module:
     if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise ModelError(f"There is no model file '{path}'.")
@@ -159,11 +168,9 @@ def _load_file(path: Path) -> nn.Module:
         raise ModelError(f"'{path}' is not a safetensors file that can be read ({reason(error)}).") from error
     arch = metadata.get("architecture", "")
     if not timm.is_model(arch):
-        on_hub = (
-            f": name its folder, 'local-dir:{path.parent}'" if (path.parent / "config.json").is_file() else ""
-        )
         raise ModelError(
-            f"'{path}' does not name an architecture in its metadata, as train/package.py does{on_hub}."
+            f"'{path}' does not name an architecture in its metadata, as files of train/package.py do"
+            f"{_folder_hint(path.parent)}."
         )
     try:
         labels = json.loads(metadata["label_names"])

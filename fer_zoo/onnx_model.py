@@ -63,12 +63,15 @@ def quantize_onnx(source: str | Path, file: str | Path, faces: Sequence[Image.Im
         faces: A hundred or more faces, to measure the ranges of the activations on.
 
     Raises:
-        ModelError: The extra "onnx" is not installed, or a file cannot be read or written.
+        ModelError: The extra "onnx" is not installed, a file cannot be read or written, or it has 8 bits
+            already.
     """
     onnx, quantization = _module("onnx"), _module("onnxruntime.quantization")
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = OnnxModel(source)
+    if any(node.op_type == "QuantizeLinear" for node in onnx.load(source).graph.node):
+        raise ModelError(f"'{source}' has 8 bits already.")
     starts = range(0, len(faces), CALIBRATION_BATCH)
     batches = iter(
         {INPUT: to_input(faces[start : start + CALIBRATION_BATCH], model).numpy()} for start in starts

@@ -16,6 +16,7 @@ import pytest
 import train.cli
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "fer2013"
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 
 # A shell's background job ignores Ctrl-C, and hands that on to its children.

@@ -113,6 +113,12 @@ def test_photos_with_their_faces_drawn_in(predict, tmp_path):
         assert [file.name for file in drawn] == ["photo-faces-2.png", "photo-faces.png"]
     with Image.open(ASTRONAUT) as photo, Image.open(drawn[0]) as first:
         assert first.size == photo.size and first.tobytes() != photo.convert("RGB").tobytes()
+    for photos, folder in ((tmp_path, tmp_path / "deep" / "drawn"), (tmp_path / "here", tmp_path / "here")):
+        for _ in range(2):
+            code, out, _ = predict(photos, "--draw", folder)
+            assert code == 0 and out.count("photo.JPG: ") == len(out.splitlines()), (
+                "what was drawn is no photo"
+            )
     code, _, err = predict(ASTRONAUT, "--draw", ASTRONAUT)
     assert code == 2 and len(err.splitlines()) == 1
 

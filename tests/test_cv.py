@@ -1,4 +1,4 @@
-"""Cross-validation, in one process and in two, and the audit, on small drawn data."""
+"""Cross-validation, in one process and in two, its data as a pack and its speed, on small drawn data."""
 
 import io
 import json
@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from drawn_fer2013 import draw, write_parquet
 from joblib import cpu_count
-from launch import ENV, ROOT, interrupt, run, run_here, run_two
+from launch import ENV, REAL, ROOT, interrupt, run, run_here, run_two
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -25,14 +26,11 @@ from fer_zoo.data import DataError, load_fer2013, to_arrays
 from fer_zoo.folds import FoldError, leak_free_folds
 from fer_zoo.identity import pixel_hashes
 from fer_zoo.labels import EXPRESSIONS
-from train.audit import audit, table
 from train.compare import compare
 from train.cv import PREDICTIONS, finish
 from train.dataset import Fer2013
 from train.pack import write_pack
 from train.run_dir import WEIGHTS
-
-REAL = ROOT.parent / "shared" / "fer2013"
 
 # Nothing that differs between one process and two: dropout has a state of its own in each. Of an odd batch
 # two processes hold unequal shares.
@@ -221,15 +219,22 @@ def test_folds_of_different_runs_are_not_joined(source, exact, tmp_path):
     assert "recipe.seed is 1 in place of 0" in done.stderr and not (tmp_path / "summary.json").exists()
 
 
-def test_folds_of_two_divisions_are_not_joined(source, crossed, tmp_path):
-    out = shutil.copytree(crossed, tmp_path / "cv")
-    (out / "summary.json").unlink()
-    fold = out / "fer_cnn" / "fold-2" / PREDICTIONS
-    pq.write_table(pq.read_table(fold)[1:], fold)
+def test_folds_of_two_divisions_are_not_joined(crossed, tmp_path):
+    for name in ("fer_cnn", "another"):
+        shutil.copytree(crossed / "fer_cnn", tmp_path / name)
+    first, second = (tmp_path / "another" / f"fold-{fold}" / PREDICTIONS for fold in (1, 2))
+    moved = pq.read_table(first)
+    pq.write_table(moved[1:], first)
     config = {"recipe": "exact", "folds": 3, "train_images": 280}
-    with pytest.raises(ValueError, match="not of one division"):
-        finish(out, ["fer_cnn"], 3, config)
-    assert not (out / "summary.json").exists()
+    with pytest.raises(ValueError, match=r"of another, in .* are not of one division"):
+        finish(tmp_path, ["another"], 3, config)
+    swapped = moved[:1].set_column(moved.column_names.index("fold"), "fold", [[2]])  # whole again, but unlike
+    pq.write_table(pa.concat_tables([pq.read_table(second), swapped], promote_options="permissive"), second)
+    with pytest.raises(ValueError, match="are not of one division"):
+        finish(tmp_path, ["fer_cnn", "another"], 3, config)
+    assert not (tmp_path / "summary.json").exists()
+    finish(tmp_path, ["fer_cnn"], 3, config)
+    assert list(json.loads((tmp_path / "summary.json").read_text())["models"]) == ["fer_cnn"]
 
 
 def test_folds_in_parallel_are_the_folds_in_turn(source, crossed, exact, tmp_path):
@@ -334,41 +339,6 @@ def test_bad_arguments_are_one_sentence(args, says, monkeypatch, tmp_path):
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
     assert says in sentence
-
-
-def test_audit(source):
-    found = audit(Fer2013.of(load_fer2013(source, check_counts=False)))
-    assert found["splits"]["train"]["images"] == 280
-    assert found["splits"]["train"]["repeats"] == found["splits"]["train"]["conflicts"] == 0
-    train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
-    assert train_test == {
-        "splits": ["train", "test"],
-        "images": {"train": 1, "test": 1},
-        "of_another_label": 0,
-    }
-    assert "1 images of test stand in train" in table(found)
-    assert found["ferplus"]["test"].keys() == {"decided", "agreed"}
-    assert f"FER+ decides {found['ferplus']['test']['decided']:,} images of test" in table(found)
-
-
-def test_audit_counts_repeats_and_conflicts(tmp_path):
-    drawn = draw(per_class=6)
-    images, labels = drawn["train"]
-    images[7] = images[0]  # the same label
-    images[1] = images[0]  # another one
-    drawn["test"] = (drawn["test"][0], np.roll(labels, 1))
-    found = audit(Fer2013.of(load_fer2013(write_parquet(tmp_path / "f", drawn), check_counts=False)))
-    train_split = found["splits"]["train"]
-    assert (train_split["repeats"], train_split["conflicts"]) == (2, 3)
-    train_test = next(row for row in found["overlaps"] if row["splits"] == ["train", "test"])
-    assert train_test["images"] == {"train": 3, "test": 1} and train_test["of_another_label"] == 1
-    assert found["leaking"]["leak_free"] == 0
-
-
-@pytest.mark.skipif(not REAL.exists(), reason=f"no FER2013 at {REAL}")
-def test_the_stored_audit_is_that_of_fer2013():
-    stored = json.loads((ROOT / "model_cards" / "results" / "audit.json").read_text())
-    assert audit(Fer2013.of(load_fer2013(REAL))) == stored
 
 
 def test_the_benchmark_measures_all_loops(source, tmp_path):

@@ -122,7 +122,9 @@ def test_export_at_the_command_line(faces, tmp_path, capsys):
     (folder / "bad.png").unlink()
     again = tmp_path / "again.onnx"
     assert cli.main(["export", str(out), "--out", str(again), "--int8", str(folder)]) == 0
-    assert again.stat().st_size == small.stat().st_size and capsys.readouterr()
+    assert again.stat().st_size == small.stat().st_size
+    assert cli.main(["export", str(small), "--out", str(again), "--int8", str(folder)]) == 2
+    assert "has 8 bits already" in capsys.readouterr().err
     assert (
         cli.main(["predict", str(folder / "0.png"), "--model", str(out), "--faces", "whole", "--json"]) == 0
     )

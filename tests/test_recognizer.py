@@ -270,9 +270,12 @@ def test_what_is_no_name_gets_advice(name, says):
 
 def test_a_repository_s_own_file_is_read_by_its_folder(tmp_path):
     save_for_hf(timm.create_model("fer_cnn"), tmp_path, safe_serialization=True)
-    with pytest.raises(ModelError, match=f"name its folder, 'local-dir:{re.escape(str(tmp_path))}'"):
+    with pytest.raises(ModelError, match=f"its folder is read as 'local-dir:{re.escape(str(tmp_path))}'"):
         Recognizer(tmp_path / "model.safetensors")
     assert Recognizer(f"local-dir:{tmp_path}", faces="whole")(ASTRONAUT)
+    (tmp_path / "config.json").write_text('{"model": "fer_cnn"}')  # as a training's folder has it
+    with pytest.raises(ModelError, match=r"as files of train/package\.py do\.$"):
+        Recognizer(tmp_path / "model.safetensors")
 
 
 def test_what_does_not_say_what_pictures_it_takes_is_no_model(model):

@@ -165,15 +165,21 @@ def finish(out: Path, models: list[str], folds: int, config: dict) -> None:
         parts = _runs(out, name, folds)
         if all((part / PREDICTIONS).exists() and not _differences(run_config, part) for part in parts):
             runs[name] = parts
-    predictions = {}
-    for name, parts in runs.items():
-        joined = pa.concat_tables([pq.read_table(part / PREDICTIONS) for part in parts]).sort_by("image")
-        if joined["image"].to_pylist() != list(range(config["train_images"])):
-            raise RunError(
-                f"the folds in {out / name} are not of one division: some images stand in several, others in "
-                "none; train them again, with the same version of scikit-learn"
-            )
-        predictions[name] = joined
+    predictions = {
+        name: pa.concat_tables([pq.read_table(part / PREDICTIONS) for part in parts]).sort_by("image")
+        for name, parts in runs.items()
+    }
+    division = predictions[models[0]].select(["image", "fold"])
+    whole = division["image"].to_pylist() == list(range(config["train_images"]))
+    unlike = [name for name in runs if not predictions[name].select(["image", "fold"]).equals(division)]
+    if not whole or not set(unlike).isdisjoint(models):
+        raise RunError(
+            f"the folds of {', '.join(models)}, in {out}, are not of one division of the images: train all "
+            "with the same version of scikit-learn"
+        )
+    for name in unlike:
+        del runs[name], predictions[name]
+    for name, joined in predictions.items():
         write_table(out / name / PREDICTIONS, joined)
     common = {key: run_config[key] for key in ("data", "input_size", "pretrained")}
     summary = config | {"settings": run_config["recipe"]} | common | {"models": summarize(runs, predictions)}

@@ -11,7 +11,7 @@ RECIPES = {
         "fer_cbam": "paper",
     },
     "fer2013": {
-        "fer_cnn": "strong",
+        "fer_cnn": "student-live-short",
         "fer_kernel_cnn": "student",
         "fer_resnet": "student-live-again",
         "fer_cbam": "student-live-short",
@@ -61,6 +61,7 @@ LIVE["student-live-short"] = LIVE["student-live-again"] = LIVE["student-live"]
 
 # Runs that go on with one of the same network, and that run's recipe.
 STARTS = {
+    ("fer_cnn", "student-live-short"): "strong",
     ("fer_resnet", "student-live-short"): "taught",
     ("fer_resnet", "student-live-again"): "student-live-short",
     ("fer_cbam", "student-again-full"): "strong-mix",

@@ -156,7 +156,7 @@ def _predict(args: argparse.Namespace) -> int:
     # disable=None: a bar only where somebody looks at it
     for photo in tqdm(photos, unit="photo", disable=None if len(photos) > 1 else True):
         try:
-            image = load_image(photo)
+            image = load_image(photo) if draw else photo  # read once; if not drawn, not copied either
             faces = recognizer(image)
             if draw:
                 draw(photo, image, faces)

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from browsing import SECONDS, upload, wait_for_text
+from browsing import SECONDS, two_faces, upload, wait_for_text
 from PIL import Image
 
 from fer_zoo.labels import EXPRESSIONS
@@ -49,10 +49,7 @@ def test_astronaut_looks_happy_and_the_map_says_why(page, examples):
 
 
 def test_faces_are_chosen_by_number_and_by_click(page, examples, tmp_path):
-    with Image.open(examples / "astronaut.jpg") as left, Image.open(examples / "grace_hopper.jpg") as right:
-        photo = Image.new("RGB", (1024, 600), "white")
-        photo.paste(left, (0, 0))
-        photo.paste(right, (512, 0))
+    photo = two_faces(examples)
     photo.save(tmp_path / "two.png")
     upload(page, tmp_path / "two.png")
     page.wait_for_selector("#map img")

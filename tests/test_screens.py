@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
+from browsing import two_faces
 from drawn_clips import picture
 from PIL import Image
 
@@ -187,10 +188,7 @@ def test_a_clip_is_read_after_the_line_broke_off_or_it_was_added_again(monkeypat
 
 def test_another_model_reads_the_face_that_was_chosen(examples, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with Image.open(examples / "astronaut.jpg") as left, Image.open(examples / "grace_hopper.jpg") as right:
-        photo = Image.new("RGB", (1024, 600), "white")
-        photo.paste(left, (0, 0))
-        photo.paste(right, (512, 0))
+    photo = two_faces(examples)
     for name in ("two.png", "other.png"):
         photo.save(tmp_path / name)
     path = str(tmp_path / "two.png")

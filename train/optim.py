@@ -30,11 +30,8 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return create_optimizer_v2(
             model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
         )
-    except (
-        AssertionError,
-        ImportError,
-        RuntimeError,
-    ) as error:  # timm's word for packages and GPUs that are missing
+    # timm's words for GPUs and packages that are missing
+    except (AssertionError, ImportError, RuntimeError) as error:
         raise RecipeError(f"optimizer {recipe.optimizer!r} cannot be had here: {reason(error)}") from error
 
 

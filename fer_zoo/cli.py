@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import signal
 import sys
 import warnings
@@ -18,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 import timm
 import torch
-from PIL.Image import Image, Resampling
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from . import __version__
@@ -33,6 +33,7 @@ from .recognizer import BACKENDS, Face, Recognizer
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 DRAWN_SIDE = 4096  # pixels, of a picture with its faces
+DRAWN_BY = "fer-zoo predict --draw"  # as PNG's Software, by which it is known again
 CLIP_PIXELS = 7680 * 4320  # of a frame: who gives a clip here has the memory for it
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
 
@@ -149,8 +150,6 @@ def _predict(args: argparse.Namespace) -> int:
     )
     code = OK
     photos, empty = _photos(args.photos)
-    if args.draw:
-        photos = [photo for photo in photos if not _is_drawn(photo, args.draw)]
     for folder in empty:
         code = _complain(f"There is no image in the folder '{folder}'.")
     # disable=None: a bar only where somebody looks at it
@@ -222,7 +221,7 @@ def _export(args: argparse.Namespace) -> int:
                 except ImageError as error:
                     code = _complain(error)
                     continue
-                faces.append(face.resize((width, height), Resampling.BILINEAR))
+                faces.append(face.resize((width, height), Image.Resampling.BILINEAR))
             if not faces:
                 return code
             if len(faces) < ENOUGH_FACES:
@@ -243,13 +242,13 @@ def _recognizer(args: argparse.Namespace) -> Recognizer:
 
 
 def _photos(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The files that are meant, and the folders that hold none."""
+    """The files that are meant, and the folders that hold none; in a folder, not what `--draw` wrote."""
     photos, empty = [], []
     for path in paths:
         if not os.path.isdir(path):  # Path.is_dir raises where a name is too long
             photos.append(path)
             continue
-        inside = image_files(path)
+        inside = [file for file in image_files(path) if not _is_drawn(file)]
         photos += inside
         if not inside:
             empty.append(path)
@@ -261,8 +260,10 @@ def _complain(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def _picture_writer(folder: Path) -> Callable[[Path, Image, list[Face]], None]:
+def _picture_writer(folder: Path) -> Callable[[Path, Image.Image, list[Face]], None]:
     """Writes photos with their faces into a folder, which is made if absent; equal names get a number.
+
+    What it wrote earlier is replaced, any other file is not.
 
     Raises:
         ValueError: It cannot be made, or a file in it cannot be written.
@@ -272,21 +273,30 @@ def _picture_writer(folder: Path) -> Callable[[Path, Image, list[Face]], None]:
     except OSError as error:
         raise ValueError(f"The folder '{folder}' cannot be made ({error.strerror}).") from error
     names: Counter[str] = Counter()
+    made_by = PngInfo()
+    made_by.add_text("Software", DRAWN_BY)
 
-    def write(photo: Path, image: Image, faces: list[Face]) -> None:
-        count = names[photo.stem.casefold()] = names[photo.stem.casefold()] + 1  # some disks know no case
-        number = f"-{count}" * (count > 1)
-        with atomic(folder / f"{photo.stem}-faces{number}.png", ValueError) as partial:
-            draw_faces(image, faces, DRAWN_SIDE).save(partial, "PNG")
+    def write(photo: Path, image: Image.Image, faces: list[Face]) -> None:
+        name = photo.stem.casefold()  # some disks know no case
+        path = None
+        while path is None or (path.exists() and not _is_drawn(path)):
+            names[name] += 1
+            path = folder / f"{photo.stem}-faces{f'-{names[name]}' * (names[name] > 1)}.png"
+        with atomic(path, ValueError) as partial:
+            draw_faces(image, faces, DRAWN_SIDE).save(partial, "PNG", pnginfo=made_by)
 
     return write
 
 
-def _is_drawn(photo: Path, folder: Path) -> bool:
-    """Whether `_picture_writer` put it into that folder, which may lie in one that is read again."""
-    return (
-        bool(re.fullmatch(r".+-faces(-\d+)?\.png", photo.name)) and photo.parent.resolve() == folder.resolve()
-    )
+def _is_drawn(file: Path) -> bool:
+    """Whether `_picture_writer` wrote it."""
+    if "-faces" not in file.name:  # most need not be opened
+        return False
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            return image.info.get("Software") == DRAWN_BY
+    except Exception:  # a damaged header can make a decoder raise anything
+        return False
 
 
 def _write_text(photo: Path, faces) -> None:

@@ -75,7 +75,7 @@ class FaceDetector(Protocol):
     """Anything with this method can be given as a detector."""
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Find the faces of one picture, (H, W, 3) uint8 RGB; none found is an empty list."""
+        """Find the faces of one picture, (H, W, 3) uint8 RGB, not to be written to; none is an empty list."""
         ...
 
 

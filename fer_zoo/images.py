@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import reason
 from .files import visible_files
 
-ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
+ImageSource = str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | np.ndarray
 
 # Below Pillow's own warning level (89.5 megapixels) and above what nearly every camera delivers.
 MAX_PIXELS = 80_000_000
@@ -35,10 +35,11 @@ class ImageError(ValueError):
 def load_image(source: ImageSource) -> Image.Image:
     """Read a picture and bring it to upright 8-bit RGB at its full size.
 
-    Of animations and multi-page files the first frame is read. EXIF orientation is applied (to PIL images
-    too); EXIF that cannot be read is ignored. 16-bit and floating-point gray is scaled to 8 bits,
-    transparency is laid over a neutral gray; embedded colour profiles are not applied. JPEGs are never
-    decoded at a reduced size, so that boxes found later are in pixels of the picture itself.
+    Of animations and multi-page files the first frame is read, of a PIL image the one it stands at. EXIF
+    orientation is applied (to PIL images too); EXIF that cannot be read is ignored. 16-bit and floating-point
+    gray is scaled to 8 bits, transparency is laid over a neutral gray; embedded colour profiles are not
+    applied. JPEGs are never decoded at a reduced size, so that boxes found later are in pixels of the picture
+    itself.
 
     Args:
         source: A path, the bytes of an image file, a binary file object, a PIL image, or an array: (H, W),

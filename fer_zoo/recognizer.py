@@ -66,7 +66,7 @@ class Face:
         return f"{self.label}?" if self.unsure else self.label
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the crop, as JSON can hold it."""
+        """Everything but the crop and `sure_from`, as JSON can hold it."""
         return {
             "box": [round(value, 1) for value in self.box],
             "score": self.score,
@@ -157,17 +157,17 @@ class Recognizer:
         """Find and read all faces.
 
         Args:
-            images: Whatever `load_image` reads, or a list or tuple of such. Arrays are RGB; OpenCV's are BGR
+            images: Whatever `load_image` reads, or a sequence of such. Arrays are RGB; OpenCV's are BGR
                 and must be turned first.
 
         Returns:
-            The faces of one image, largest first, or an empty list; for a list, one such list per image.
+            The faces of one image, largest first, or an empty list; for a sequence, one such list per image.
 
         Raises:
             ImageError: A picture cannot be read.
             ModelError: The network's values are not finite.
         """
-        if not isinstance(images, (list, tuple)):
+        if not _are_many(images):
             return self([images])[0]
         owners, detections, crops = [], [], []
         for index, source in enumerate(images):
@@ -222,7 +222,7 @@ class Recognizer:
         """Grad-CAM of every expression.
 
         Args:
-            faces: A face that this recogniser found, or a picture that is one face; or a list of such.
+            faces: A face that this recogniser found, or a picture that is one face; or a sequence of such.
 
         Returns:
             One explanation, or a list of them in order.
@@ -231,7 +231,7 @@ class Recognizer:
             ImageError: A picture cannot be read.
             ValueError: The model has no feature maps, or its values are not finite.
         """
-        if not isinstance(faces, (list, tuple)):
+        if not _are_many(faces):
             return self.explain([faces])[0]
         crops = [face.crop if isinstance(face, Face) else square_face(load_image(face)) for face in faces]
         explanations = []
@@ -264,6 +264,10 @@ class Recognizer:
                 "The model's values are not finite: its training diverged or its file is damaged."
             )
         return found.numpy()
+
+
+def _are_many(images: object) -> bool:
+    return isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -46,7 +46,8 @@ def track_color(number: int) -> str:
 
 
 class _HasBox(Protocol):
-    box: tuple[float, float, float, float]
+    @property
+    def box(self) -> tuple[float, float, float, float]: ...
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Tracker:
     """Knows faces again from frame to frame.
 
     One that was not seen for longer than `MAX_GAP` is forgotten, but never from one frame to the next,
-    however far apart they are. It holds numbers alone, no pictures, so it may be copied or kept for every
-    visitor of a site.
+    however far apart they are; where time goes back another clip begins, and all are forgotten. It holds
+    numbers alone, no pictures, so it may be copied or kept for every visitor of a site.
 
     Args:
         smoothing: How much of the old probabilities is kept over a tenth of a second, 0 (none) to below 1;
@@ -85,7 +86,7 @@ class Tracker:
 
         Args:
             faces: What a recogniser found in it.
-            seconds: The frame's time, not before that of the last one.
+            seconds: The frame's time.
 
         Returns:
             One track per face, in the order of `faces`.
@@ -93,7 +94,7 @@ class Tracker:
         self._known = [
             known
             for known in self._known
-            if known.seconds == self._last or seconds - known.seconds <= MAX_GAP
+            if seconds >= self._last and (known.seconds == self._last or seconds - known.seconds <= MAX_GAP)
         ]
         self._last = seconds
         known = {j: self._known[i] for i, j in match_boxes(self._known, faces)}

@@ -101,8 +101,11 @@ class VideoReader:
             if not hasattr(file, "seek"):
                 kind = type(source).__name__
                 raise VideoError(f"A clip can be a path or a binary file that can seek, not {kind}.")
-            self._size = max(1, file.seek(0, os.SEEK_END))
-            file.seek(0)
+            try:
+                self._size = max(1, file.seek(0, os.SEEK_END))
+                file.seek(0)
+            except OSError as error:
+                raise VideoError(f"{self._name} is a stream that cannot seek: save it as a file.") from error
             try:
                 container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
             except (av.FFmpegError, OSError, ValueError) as error:

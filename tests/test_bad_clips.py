@@ -99,6 +99,13 @@ def test_what_is_no_clip_at_all_gets_a_sentence(whole, tmp_path, source):
         analyze_video(source, whole, csv=tmp_path / "out.csv")
 
 
+def test_a_pipe_gets_a_sentence(whole, tmp_path):
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(VideoError, match="save it as a file"):
+        analyze_video(pipe, whole, csv=tmp_path / "out.csv")
+
+
 def test_a_cut_webm_is_read_as_far_as_it_goes(whole, tmp_path):
     clip = write_clip(tmp_path / "clip.webm", moving(50))
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 9 // 10])

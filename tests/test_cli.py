@@ -123,6 +123,24 @@ def test_photos_with_their_faces_drawn_in(predict, tmp_path):
     assert code == 2 and len(err.splitlines()) == 1
 
 
+def test_drawing_replaces_nothing_of_anybody_elses(predict, tmp_path):
+    for name in ("photo.jpg", "photo-faces.png"):  # both are photos, whatever the second one's name
+        (tmp_path / name).write_bytes(ASTRONAUT.read_bytes())
+    for _ in range(2):
+        code, out, _ = predict(tmp_path, "--draw", tmp_path)
+        assert code == 0 and len(out.splitlines()) == 2
+        assert (tmp_path / "photo-faces.png").read_bytes() == ASTRONAUT.read_bytes()
+        assert sorted(file.name for file in tmp_path.iterdir()) == [
+            "photo-faces-2.png",
+            "photo-faces-faces.png",
+            "photo-faces.png",
+            "photo.jpg",
+        ]
+    drawn = tmp_path / "photo-faces-2.png"
+    code, out, _ = predict(drawn, "--draw", tmp_path / "again")
+    assert (code, out.startswith(f"{drawn}: ")) == (0, True), "what is named is read"
+
+
 def test_a_model_whose_values_are_not_finite_is_said_once(capsys, tmp_path):
     broken = fer_zoo.create_model("fer_cnn")
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_all_faces_in_one_batch_in_the_order_of_their_pictures(model):
             return self.inner(x)
 
     photos = [ASTRONAUT, np.zeros((50, 50, 3), np.uint8), HOPPER, ASTRONAUT.read_bytes()]
-    results = Recognizer(Counting(), faces="mtcnn")(photos)
+    results = Recognizer(Counting(), faces="mtcnn")(deque(photos))  # any sequence
     assert [len(faces) for faces in results] == [1, 0, 1, 1]
     assert batches == [3]
     assert results[0][0].probs == pytest.approx(results[3][0].probs, abs=1e-6)

@@ -108,6 +108,14 @@ def test_smoothing_zero_changes_nothing_and_more_of_it_holds_longer():
     assert [last[s].label for s in last] == ["sad", "sad", "happy"]
 
 
+def test_another_clip_begins_where_time_goes_back():
+    tracker = Tracker(smoothing=0.9)
+    tracker.update([face(0, happy=1.0)], 200.0)
+    [track] = tracker.update([face(0, happy=0.25)], 0.0)
+    assert (track.number, track.face.probs["happy"]) == (2, 0.25)
+    assert numbers(tracker, [face(0)], 0.1) == [2]
+
+
 def test_a_copy_goes_its_own_way():
     tracker = Tracker()
     tracker.update([face(0)], 0.0)

@@ -182,8 +182,8 @@ def strip(session: Session, now: float) -> str:
 
 def live_tab() -> None:
     session = gr.State(time_to_live=TIME_LIMIT + 60)
-    with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+    with gr.Row(elem_id="live"):  # on a phone one below another: what is seen right below the camera
+        with gr.Column():
             camera = gr.Image(
                 label="Camera",
                 sources=["webcam"],
@@ -192,13 +192,7 @@ def live_tab() -> None:
                 elem_id="camera",
             )
             camera.preprocess = frame_bytes
-            gr.Markdown(START)
-            model = model_input("live-model")
-            smoothing = gr.Slider(
-                0, 0.95, value=0.6, step=0.05, label="Smoothing over time", elem_id="smoothing"
-            )
-            heat = gr.Checkbox(label="Show the evidence (Grad-CAM)", elem_id="live-heat")
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column():
             frame = gr.HTML(
                 WHAT_COMES,
                 js_on_load=SCRIPT,
@@ -208,6 +202,13 @@ def live_tab() -> None:
             )
             gr.HTML("<p></p>", elem_id="live-speed", apply_default_css=False)
             faces = gr.HTML(elem_id="live-faces", apply_default_css=False)
+        with gr.Column():
+            gr.Markdown(START)
+            model = model_input("live-model")
+            smoothing = gr.Slider(
+                0, 0.95, value=0.6, step=0.05, label="Smoothing over time", elem_id="smoothing"
+            )
+            heat = gr.Checkbox(label="Show the evidence (Grad-CAM)", elem_id="live-heat")
     camera.stream(
         read_frame,
         [camera, model, smoothing, heat, session],

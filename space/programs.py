@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 import gradio as gr
 
 from fer_zoo.images import ImageError
 
 from .readers import MODELS, model_input, photo_input, read_photo, uploaded
-from .video import CLIPS, analyse
+from .server import MAX_FETCHED
+from .video import CLIPS, StoppedError, analyse, check, forget, note
 
-MAX_BATCH = 32  # photos
+MAX_BATCH = MAX_FETCHED  # photos
 
 
 def predict(photo: str | None, model: str | None, already_face: bool) -> list[dict]:
@@ -66,7 +69,9 @@ def faces_in(photo: str, model: str | None, already_face: bool) -> list[dict]:
     return [face.to_dict() for face in faces]
 
 
-def video(clip: str | None, model: str | None, smoothing: float) -> tuple[str, str, dict]:
+def video(
+    clip: str | None, model: str | None, smoothing: float, request: gr.Request
+) -> tuple[str, str, dict]:
     """Follow the faces of a clip and read their expressions over time.
 
     Args:
@@ -80,7 +85,13 @@ def video(clip: str | None, model: str | None, smoothing: float) -> tuple[str, s
     """
     if clip is None:
         raise gr.Error("No clip was given.")
-    timeline, out, csv = analyse(clip, model or MODELS[0], smoothing, lambda share: None)
+    note(clip, request)
+    try:
+        timeline, out, csv = analyse(clip, model or MODELS[0], smoothing, lambda share: check(clip, request))
+    except StoppedError:
+        raise gr.Error("The line broke off: send the clip again.") from None
+    finally:
+        forget(request)
     summary = {"frames": timeline.frames, "seconds": timeline.seconds, "faces": timeline.faces}
     return str(out), str(csv), summary
 
@@ -98,13 +109,13 @@ def endpoints() -> None:
         clip, smoothing = gr.Video(label="Clip"), gr.Slider(0, 0.95, value=0.6)
         clip.preprocess = uploaded
         call = gr.Button()
-        call.click(predict, [photo, model, whole], gr.JSON(), api_name="predict")
-        call.click(predict_batch, [photos, model, whole], gr.JSON(), api_name="predict_batch")
-        call.click(
-            video,
-            [clip, model, smoothing],
-            [gr.Video(), gr.File(), gr.JSON()],
-            api_name="video",
-            concurrency_limit=CLIPS,
-            concurrency_id="video",
-        )
+        faces, answers = gr.JSON(label="Faces"), gr.JSON(label="Answers")
+        read = gr.Video(label="Annotated clip"), gr.File(label="Table"), gr.JSON(label="Summary")
+        for function, inputs, outputs, limits in (
+            (predict, [photo, model, whole], faces, {}),
+            (predict_batch, [photos, model, whole], answers, {}),
+            (video, [clip, model, smoothing], read, {"concurrency_limit": CLIPS, "concurrency_id": "video"}),
+        ):
+            # else only what stands before "Args:" would be told
+            told = inspect.getdoc(function)
+            call.click(function, inputs, outputs, api_name=function.__name__, api_description=told, **limits)

@@ -7,17 +7,20 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import gradio as gr
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from gradio_client.utils import async_traverse, is_http_url_like
+from gradio_client.utils import async_traverse, is_http_url_like, traverse
 from starlette.requests import ClientDisconnect
 
 from .fetch import fetch
 
 NONSENSE = "This request could not be answered; /gradio_api/info says what its input should be."
+
+MAX_FETCHED = 32
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +28,10 @@ logger = logging.getLogger(__name__)
 class Blocks(gr.Blocks):
     """Gradio's blocks, whose errors carry neither a traceback nor a path of this machine.
 
-    Files that are named by their address may not be larger than those that are uploaded. A component that was
-    given a `preprocess` of its own keeps it: whatever changes a component, such as the choice of an example,
-    has Gradio make the visitor another of its class.
+    Files that are named by their address may not be larger than those that are uploaded, nor more than
+    `MAX_FETCHED` in a request. A component that was given a `preprocess` of its own keeps it: whatever
+    changes a component, such as the choice of an example, has Gradio make the visitor another of its class.
+    What a visitor sent and saw last is not kept for deep links: there are none.
     """
 
     async def preprocess_data(self, block_fn, inputs, state, *args, **kwargs):
@@ -37,25 +41,42 @@ class Blocks(gr.Blocks):
         def elsewhere(value) -> bool:
             return isinstance(value, dict) and is_http_url_like(value.get("path"))
 
-        inputs = await async_traverse(inputs, fetched, elsewhere)
+        addresses = []
+        traverse(inputs, addresses.append, elsewhere)
+        if len(addresses) > MAX_FETCHED:
+            raise gr.Error(f"Give at most {MAX_FETCHED} files by their address, not {len(addresses)}.")
+        inputs = [
+            await async_traverse(value, fetched, elsewhere) if getattr(block, "data_model", None) else value
+            for value, block in zip_longest(inputs, block_fn.inputs[: len(inputs)])
+        ]
         for block in block_fn.inputs:
             if state and block._id in state and "preprocess" in vars(block):
                 state[block._id].preprocess = block.preprocess
         return await super().preprocess_data(block_fn, inputs, state, *args, **kwargs)
 
-    async def process_api(self, *args, **kwargs):
+    async def process_api(self, block_fn, inputs, state=None, *args, **kwargs):
         try:
-            return await super().process_api(*args, **kwargs)
+            return await super().process_api(block_fn, inputs, state, *args, **kwargs)
         except gr.Error as error:
             error.print_exception = False  # of ours, and of Gradio's own, such as a slider's
             raise
         except Exception as error:  # pydantic's, Gradio's, the components', our own
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.warning("%s in %s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
+            log(error)
             raise gr.Error(NONSENSE, print_exception=False) from None
+        finally:
+            if state is not None:
+                state.config_values.clear()
+
+
+def log(error: Exception) -> None:
+    """What it is and where it was raised, without what a visitor sent."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.warning("%s in %s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, ClientDisconnect):
+        log(error)
     return JSONResponse({"detail": NONSENSE}, status_code=400)
 
 

@@ -89,6 +89,10 @@ p.unsure { border-left: 3px solid var(--primary-600); margin: 8px 0; padding-lef
 .cards h2 { margin: 0 0 2px; font-size: 1em; font-weight: 600; }
 .cards img { width: 100%; border-radius: var(--radius-md); margin-top: 8px; }
 .cards p { margin: 4px 0; }
+@media (min-width: 700px) {
+  #live { display: grid; grid-template: auto 1fr / 2fr 3fr; }
+  #live > :nth-child(2) { grid-row: span 2; }
+}
 #live-frame img { width: 100%; border-radius: var(--radius-lg); }
 #live-speed p { margin: 0; font-variant-numeric: tabular-nums; }
 svg.strip { display: block; width: 100%; height: 44px; border-radius: 3px;
@@ -103,13 +107,15 @@ for (const kind of ["error", "load"])
   document.addEventListener(kind, ({ target }) => {
     if (target.tagName === "IMG") target.style.visibility = kind === "error" ? "hidden" : "";
   }, true);
-// Screen readers say what changes in these places, not the seconds that tick, and what the examples are.
+// Screen readers say what changes in these places, not the seconds that tick, and what the examples are. The
+// camera's button is named as it reads, Record or Stop, and not "capture photo".
 new MutationObserver(() => {
   for (const place of document.querySelectorAll(".status:not([role])")) place.setAttribute("role", "status");
   for (const clock of document.querySelectorAll(".status :is(.progress-text, .meta-text):not([aria-hidden])"))
     clock.ariaHidden = "true";
   for (const mark of document.querySelectorAll("[role=graphics-symbol]:not([aria-label], [aria-hidden])"))
     mark.ariaHidden = "true"; // a plot's invisible handle for the mouse
+  document.querySelector("#camera .capture-button[aria-label]")?.removeAttribute("aria-label");
   for (const example of document.querySelectorAll(".gallery-item:not([aria-label])")) {
     const name = example.querySelector("img, video")?.src.match(/([^/]+)\\.\\w+$/)?.[1];
     if (name) example.ariaLabel = `Example ${name}`;

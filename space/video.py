@@ -77,8 +77,7 @@ def read_clip(
         return gr.skip()
 
     def go_on(share: float) -> None:
-        if CLIP.get(request.session_hash) != path:
-            raise StoppedError
+        check(path, request)
         progress(share, "Reading the clip")
 
     try:
@@ -112,6 +111,12 @@ def forget(request: gr.Request) -> None:
 def note(path: str | None, request: gr.Request) -> None:
     """To be called before a clip is read, too: where the line broke off in between, it was forgotten."""
     CLIP[request.session_hash] = path
+
+
+def check(path: str, request: gr.Request) -> None:
+    """Raises `StoppedError` where that clip is not there any more."""
+    if CLIP.get(request.session_hash) != path:
+        raise StoppedError
 
 
 def another(path: str | None, request: gr.Request) -> list:

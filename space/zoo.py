@@ -76,7 +76,7 @@ def table() -> str:
     for model, result in results().items():
         test, clean = judged(model, "test"), judged(model)
         labels = "FER+" if learnt_votes(model) else "FER2013"
-        sure = thresholds().get(model, {"threshold": None, "coverage": None})
+        sure = thresholds()[model]
         figures = [
             test["accuracy"],
             test["accuracy_ci95"],

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +69,47 @@ def test_batch_answers_in_order_with_the_error_of_each(client, examples, tmp_pat
     assert first == {"faces": predict(client, photos[0])}
     assert second["error"].startswith("'notes.jpg' is not an image")
     assert third == {"faces": predict(client, photos[2])}
+
+
+def test_endpoints_say_what_they_take_and_give(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    for name, words in {
+        "/predict": "80 megapixels",
+        "/predict_batch": "At most 32 pictures",
+        "/video": "3,600 frames",
+    }.items():
+        assert words in endpoints[name]["description"]
+    assert [given["label"] for given in endpoints["/video"]["returns"]] == [
+        "Annotated clip",
+        "Table",
+        "Summary",
+    ]
+
+
+LEAVER = """
+import sys, time
+from gradio_client import Client, handle_file
+
+client = Client(sys.argv[1], verbose=False)
+job = client.submit(handle_file(sys.argv[2]), None, 0.6, api_name="/video")
+while job.status().code.name != "PROCESSING":
+    time.sleep(0.1)
+print("it is read", flush=True)
+job.result()
+"""
+
+
+def test_who_leaves_lets_others_read_their_clips(app, client, tmp_path):
+    long = write_clip(tmp_path / "long.mp4", moving(3500), rate=60)  # which takes minutes to read
+    clip = write_clip(tmp_path / "clip.mp4", moving(5))
+    leaver = subprocess.Popen(
+        [sys.executable, "-c", LEAVER, app.url, long], stdout=subprocess.PIPE, text=True
+    )
+    with leaver:
+        assert leaver.stdout.readline() == "it is read\n"
+        leaver.kill()
+    job = client.submit(handle_file(clip), None, 0.6, api_name="/video")
+    assert job.result(timeout=60)[2]["frames"] == 5
 
 
 def test_python_of_the_readme_runs(app, examples, tmp_path, monkeypatch):

@@ -12,9 +12,8 @@ from PIL import Image
 from fer_zoo.labels import EXPRESSIONS
 from space.live import TIME_LIMIT
 from space.readers import MODELS
-from train.screenshot import fill, open_tab
+from train.screenshot import TABS, fill, open_tab
 
-TABS = ("Photo", "Live", "Video", "Compare", "Zoo", "About")
 TOP = "#bars tr.top th"  # the most probable expression
 
 
@@ -162,7 +161,7 @@ def test_too_large_file_gives_a_sentence(page, tmp_path):
 def test_live_follows_a_face_until_it_is_stopped(page):
     open_tab(page, "Live")
     page.locator("#camera").get_by_text("Click to Access Webcam").click()
-    page.locator("#camera").get_by_text("Record", exact=True).click()
+    page.get_by_role("button", name="Record").click()
     wait_for_text(page, "#live-faces", "Face 1: happy")
     wait_for_text(page, "#live-speed", r"^\d+\.\d frames/s · \d+ ms from camera to screen$")
     first = page.get_attribute("#live-frame img", "src")
@@ -170,7 +169,7 @@ def test_live_follows_a_face_until_it_is_stopped(page):
     page.wait_for_function("document.querySelectorAll('#live-faces svg rect').length > 2")
     assert "Face 2" not in page.inner_text("#live-faces"), "the face that moves keeps its number"
     page.get_by_label("Show the evidence").check()
-    page.locator("#camera").get_by_text("Stop", exact=True).click()
+    page.get_by_role("button", name="Stop").click()
     page.wait_for_timeout(1.5 * SECONDS)  # for the frame on its way
     last = page.get_attribute("#live-frame img", "src")
     page.wait_for_timeout(1 * SECONDS)

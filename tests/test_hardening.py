@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,14 +22,18 @@ import httpx
 import numpy as np
 import pytest
 import safehttpx
+from gradio.state_holder import SessionState
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from app import build
 from fer_zoo.images import ImageError, load_image
 from space.fetch import fetch
+from space.live import read_frame
+from space.programs import predict, predict_batch
 from space.readers import MODELS, recognizer
-from space.server import sweep
+from space.server import refuse, sweep
 
 
 def mutated(photo: bytes, dice: random.Random) -> bytes:
@@ -276,6 +280,58 @@ def test_files_that_nobody_deletes_are_deleted(tmp_path):
     assert cut.exists(), "it is young"
     sweep(tmp_path, {example.parent, example}, before=time.time() + 1)
     assert [*tmp_path.rglob("*")] == [example.parent, example]
+
+
+@pytest.fixture(scope="module")
+def ask() -> Callable:
+    """Asks a Space that is built here: `ask(function, inputs)` -> its outputs, the visitor's state."""
+    space = build()
+    space.max_file_size = None  # which is given at its launch
+
+    def ask(function: Callable, inputs: list) -> tuple[list, SessionState]:
+        (event,) = (event for event in space.fns.values() if event.fn is function)
+        state = SessionState(space)
+        return asyncio.run(space.process_api(event, inputs, state))["data"], state
+
+    return ask
+
+
+def test_a_camera_picture_is_not_kept_for_deep_links(ask, examples):
+    url = f"data:image/jpeg;base64,{base64.b64encode((examples / 'astronaut.jpg').read_bytes()).decode()}"
+    frame = {"path": None, "url": url, "meta": {"_type": "gradio.FileData"}}
+    (shown, *_), state = ask(read_frame, [frame, MODELS[0], 0.6, False, None])
+    assert "data:image" in shown
+    assert "data:image" not in repr([*state.components])
+
+
+def test_only_so_many_files_are_fetched_and_only_where_files_belong(ask, monkeypatch):
+    fetched = []
+
+    async def note(url: str, limit: int) -> str:
+        fetched.append(url)
+        raise gr.Error("It is not there.")
+
+    monkeypatch.setattr("space.server.fetch", note)
+    photos = [
+        {"path": f"https://photos.example/{i}.jpg", "meta": {"_type": "gradio.FileData"}} for i in range(33)
+    ]
+    with pytest.raises(gr.Error, match="at most 32 files by their address, not 33"):
+        ask(predict_batch, [photos, MODELS[0], False])
+    with pytest.raises(gr.Error):
+        ask(predict, [None, photos[0], False])
+    assert not fetched
+    with pytest.raises(gr.Error, match="It is not there"):
+        ask(predict, [photos[0], MODELS[0], False])
+    assert fetched == ["https://photos.example/0.jpg"]
+
+
+def test_what_a_route_cannot_make_sense_of_is_logged_without_its_words(caplog):
+    try:
+        {}["a visitor's words"]
+    except KeyError as error:
+        answer = asyncio.run(refuse(None, error))
+    assert answer.status_code == 400
+    assert re.fullmatch(r"KeyError in test_hardening\.py:\d+", caplog.messages[0])
 
 
 @pytest.mark.parametrize("name", ["ä ö.jpg", "a'b\"c.jpg", "<b>x</b>.jpg", "x" * 200 + ".jpg", "%2e%2e.jpg"])

@@ -39,8 +39,6 @@ class Face:
         box: Corners (x1, y1, x2, y2) in pixels of the upright picture; may reach beyond its borders.
         score: How sure the detector is that this is a face, 0..1.
         probs: Probability of every expression, in the order of the model's labels; they sum to 1.
-        label: The most probable expression.
-        confidence: Its probability.
         landmarks: (5, 2) pixels of eyes, nose tip and corners of the mouth, or None.
         crop: The square, RGB, that the model was given, in the picture's resolution.
         sure_from: The confidence, 0..1, below which an answer of this model is `unsure`.
@@ -49,11 +47,19 @@ class Face:
     box: tuple[float, float, float, float]
     score: float
     probs: dict[str, float]
-    label: str
-    confidence: float
     landmarks: np.ndarray | None
     crop: Image.Image
     sure_from: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The most probable expression."""
+        return max(self.probs, key=self.probs.get)
+
+    @property
+    def confidence(self) -> float:
+        """Its probability."""
+        return self.probs[self.label]
 
     @property
     def unsure(self) -> bool:
@@ -196,13 +202,10 @@ class Recognizer:
         """
         faces = []
         for detection, crop, probs in zip(detections, crops, self._probs(crops), strict=True):
-            best = int(probs.argmax())
             face = Face(
                 box=tuple(map(float, detection.box)),
                 score=float(detection.score),
                 probs=dict(zip(self.labels, probs.tolist(), strict=True)),
-                label=self.labels[best],
-                confidence=float(probs[best]),
                 landmarks=detection.landmarks,
                 crop=crop,
                 sure_from=self.sure_from,

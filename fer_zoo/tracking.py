@@ -108,9 +108,7 @@ class Tracker:
         kept = self.smoothing and self.smoothing ** ((seconds - known.seconds) / SMOOTHING_SECONDS)
         known.probs = {name: kept * known.probs[name] + (1 - kept) * p for name, p in face.probs.items()}
         known.seconds, known.box = seconds, face.box
-        label = max(known.probs, key=known.probs.get)
-        face = replace(face, probs=known.probs, label=label, confidence=known.probs[label])
-        return known.number, face
+        return known.number, replace(face, probs=known.probs)
 
 
 def match_boxes(before: Sequence[_HasBox], now: Sequence[_HasBox]) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -22,13 +21,6 @@ from fer_zoo import Recognizer
 from train.app_process import ROOT, AppProcess, running_app
 
 REQUIRED = bool(os.environ.get("FER_ZOO_REQUIRE_BROWSER"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
-    "--use-file-for-fake-video-capture="
-)
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +65,14 @@ def app() -> Iterator[AppProcess]:
 def browser(tmp_path_factory):
     from playwright.sync_api import sync_playwright
 
-    from train.benchmark_live import film
+    from train.benchmark_live import film, find_browser, open_browser
 
     with sync_playwright() as playwright:
-        chromium = CHROMIUM or playwright.chromium.executable_path
-        if not Path(chromium).exists():
+        if not find_browser(playwright).exists():
             message = "no Chromium is installed"
             pytest.fail(message) if REQUIRED else pytest.skip(message)
         camera = film(tmp_path_factory.mktemp("camera") / "astronaut.mjpeg", frames=30)
-        yield playwright.chromium.launch(executable_path=chromium, args=f"{FLAGS}{camera}".split())
+        yield open_browser(playwright, camera)
 
 
 @pytest.fixture

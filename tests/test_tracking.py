@@ -21,8 +21,7 @@ from fer_zoo.tracking import Tracker, track_color
 
 def face(x: float, y: float = 100.0, side: float = 80.0, happy: float = 1.0) -> Face:
     probs = dict.fromkeys(EXPRESSIONS, 0.0) | {"happy": happy, "sad": 1 - happy}
-    label = max(probs, key=probs.get)
-    return Face((x, y, x + side, y + side), 0.99, probs, label, probs[label], None, Image.new("RGB", (8, 8)))
+    return Face((x, y, x + side, y + side), 0.99, probs, None, Image.new("RGB", (8, 8)))
 
 
 def test_the_readmes_loop_before_a_camera(monkeypatch, capsys):
@@ -141,7 +140,7 @@ def test_tracks_are_drawn_in_their_own_colour():
 
 
 def test_labels_of_ones_own_are_drawn_in_the_colour_of_the_number():
-    smiling = replace(face(200), label="smile")
+    smiling = replace(face(200), probs={"smile": 1.0})
     drawn = draw_faces(Image.new("RGB", (400, 300)), [smiling])
     red, green, blue = drawn.getpixel((200, 140))
     assert f"#{red:02x}{green:02x}{blue:02x}" == track_color(1)

@@ -72,12 +72,19 @@ def film(path: Path, frames: int = FRAMES, numbered: bool = True) -> Path:
     return path
 
 
+def find_browser(playwright) -> Path:
+    """Where the machine's Chromium is, else where Playwright would have put its own."""
+    installed = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    return Path(next(installed, playwright.chromium.executable_path))
+
+
 def open_browser(playwright, camera: Path):
-    """Chromium with a film for a camera."""
+    """Chromium with a film for a camera; it asks nobody for updates."""
     return playwright.chromium.launch(
-        executable_path=shutil.which("chromium"),
+        executable_path=find_browser(playwright),
         args=[
-            "--headless=new", "--no-sandbox", "--disable-gpu",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
             f"--use-file-for-fake-video-capture={camera}",
         ],

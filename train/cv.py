@@ -73,7 +73,8 @@ def main() -> None:
         raise FoldError(f"--fold must be from 1 to {args.folds}, not {args.fold}")
     out = args.out or Path("runs") / f"cv-{Path(args.recipe).stem}-{recipe.seed}"
     rank, world = _take_apart() if args.parallel == "folds" else (0, 1)
-    tqdm.__init__ = partialmethod(tqdm.__init__, position=rank)  # a bar a process, one below another
+    if world > 1:  # a bar a process, one below another
+        tqdm.__init__ = partialmethod(tqdm.__init__, position=rank)
     accelerator = create_accelerator(recipe, args.tracker, out)
     with accelerator.main_process_first():
         data = load_data(args, strict=False)

@@ -66,7 +66,7 @@ def write_model(name: str, folder: Path, repo: str) -> None:
     Raises:
         ValueError: There are no such weights, or no results file or card of exactly these.
     """
-    results = load_results(name)
+    results = checked_results(name)
     card = load_card(name, results)
     _empty(folder)
     weights = folder / "model.safetensors"
@@ -89,7 +89,7 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def load_results(name: str) -> dict:
+def checked_results(name: str) -> dict:
     """The results file of packaged weights.
 
     Raises:
@@ -104,8 +104,8 @@ def load_results(name: str) -> dict:
         raise ValueError(f"{name}: its results file is of other weights: {score}")
     if missing := [title for split, title in SPLITS.items() if split not in results["splits"]]:
         raise ValueError(f"{name}: its results file lacks {missing[0]}: {score}")
-    with safe_open(weights, framework="pt") as file:
-        labels = json.loads((file.metadata() or {}).get("label_names", "[]"))
+    with safe_open(weights, framework="pt") as tensors:
+        labels = json.loads((tensors.metadata() or {}).get("label_names", "[]"))
     if tuple(labels) != EXPRESSIONS:
         raise ValueError(
             f"{name}: its labels are {', '.join(labels) or 'not named'}, not {', '.join(EXPRESSIONS)}"
@@ -191,7 +191,7 @@ def write_space(folder: Path, repo: str) -> None:
     """
     models = [path.stem for path in packaged(WEIGHTS_DIR)]
     for model in models:
-        load_card(model, load_results(model))
+        load_card(model, checked_results(model))
     _empty(folder)
     skip = shutil.ignore_patterns("__pycache__", "*.tmp", ".*")
     for part in ("fer_zoo", "space", "examples"):

@@ -4,7 +4,6 @@ They are registered for the scripts in this folder only, and are no part of the 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +18,12 @@ from fer_zoo.models.fer_net import Block, FerNet, fer_net
 
 __all__ = [
     "net_first",
+    "tiny_blur_pool",
+    "tiny_cbam",
     "tiny_first",
+    "tiny_max_pool",
     "tiny_no_attention",
+    "tiny_pair",
     "tiny_vgg_stem",
     "trial_attention",
     "trial_blur_pool",
@@ -37,14 +40,8 @@ __all__ = [
 NET = dict(stem_width=32, stem_depth=1, widths=(64, 128, 256), attention=True)
 TINY = dict(NET, stem_width=16, widths=(32, 56, 72), depths=(2, 2, 1))
 
-# What is tried with that fer_net_tiny in the same way as with fer_net.
-IN_TINY = ("blur_pool", "cbam", "max_pool", "pair")
-
 default_cfgs = generate_default_cfgs(
-    {
-        f"{name}.untrained": cfg(name, hf_hub_id=None, fixed_input_size=False)
-        for name in (*__all__, *(f"tiny_{change}" for change in IN_TINY))
-    }
+    {f"{name}.untrained": cfg(name, hf_hub_id=None, fixed_input_size=False) for name in __all__}
 )
 
 
@@ -94,9 +91,21 @@ def trial_max_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 
 @register_model
+def tiny_max_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """tiny_first that halves the resolution by maxima."""
+    return trial_max_pool(**dict(TINY, **kwargs))
+
+
+@register_model
 def trial_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
     """Halves the resolution behind a binomial blur (Zhang 2019, arXiv:1904.11486)."""
     return _with_pool(fer_net(**kwargs), BlurPool2d)
+
+
+@register_model
+def tiny_blur_pool(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """tiny_first that halves the resolution behind a blur."""
+    return trial_blur_pool(**dict(TINY, **kwargs))
 
 
 @register_model
@@ -113,8 +122,14 @@ def trial_attention(pretrained: bool = False, **kwargs: Any) -> FerNet:
 
 @register_model
 def trial_cbam(pretrained: bool = False, **kwargs: Any) -> FerNet:
-    """Blocks with CBAM, in tiny_first in place of squeeze-excitation."""
+    """Blocks with CBAM."""
     return _with_attention(fer_net(**kwargs), CbamModule)
+
+
+@register_model
+def tiny_cbam(pretrained: bool = False, **kwargs: Any) -> FerNet:
+    """tiny_first with CBAM in place of squeeze-excitation."""
+    return trial_cbam(**dict(TINY, **kwargs))
 
 
 @register_model
@@ -145,6 +160,12 @@ class Pair(FerNet):
 def trial_pair(pretrained: bool = False, **kwargs: Any) -> Pair:
     """Two of them, for co-teaching (arXiv:1804.06872)."""
     return create(Pair, "trial_pair", pretrained, **kwargs)
+
+
+@register_model
+def tiny_pair(pretrained: bool = False, **kwargs: Any) -> Pair:
+    """Two of tiny_first, for co-teaching."""
+    return trial_pair(**dict(TINY, **kwargs))
 
 
 class ConvVit(VisionTransformer):
@@ -185,9 +206,3 @@ class ConvVit(VisionTransformer):
 def trial_vit(pretrained: bool = False, **kwargs: Any) -> ConvVit:
     """A compact convolutional transformer of seven layers, 192 wide."""
     return build_model_with_cfg(ConvVit, "trial_vit", pretrained, **kwargs)
-
-
-for _change in IN_TINY:
-    _tiny = partial(globals()[f"trial_{_change}"], **TINY)
-    _tiny.__name__, _tiny.__module__ = f"tiny_{_change}", __name__
-    register_model(_tiny)  # which adds the name to __all__

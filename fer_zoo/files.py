@@ -8,6 +8,7 @@ import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 # What a file that is open may answer, and does not give its name.
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
@@ -31,9 +32,9 @@ def visible_files(folder: Path, suffixes: Container[str]) -> list[Path]:
 def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Path]:
     """A temporary name beside `path` to write to, renamed to `path` if all goes well and deleted if not.
 
-    Processes may write the same file at once: the last one wins. A link stays one, the file that it names is
-    written. A file keeps its mode, but that its owner may write. What exists and is no file, such as a folder
-    or a device, is left alone.
+    Processes of any machines may write the same file at once: the last one wins. A link stays one, the file
+    that it names is written. A file keeps its mode, but that its owner may write. What exists and is no file,
+    such as a folder or a device, is left alone.
 
     Args:
         path: The file.
@@ -43,7 +44,7 @@ def atomic(path: str | Path, failure: type[Exception] = OSError) -> Iterator[Pat
     if there and not os.path.isfile(path):
         raise failure(f"'{path}' cannot be written (it is no file, but a folder or a device).")
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f"{target.name}.{token_hex(4)}.tmp")
     try:
         temporary.touch()  # what hinders it is said at once, and in the system's words
         if there:

@@ -89,13 +89,13 @@ def after(code: str, args: tuple) -> tuple:
 
 
 def interrupt(
-    args: tuple, run_dir: Path, how: signal.Signals, within: str = "train.run_dir.RunDir.save"
+    args: tuple, run_dir: Path, how: signal.Signals, within: str = "train.run_dir.RunDir.save", **env: str
 ) -> subprocess.CompletedProcess:
     """Runs a training that sends itself a signal once the first checkpoint of `run_dir` is there.
 
     It does so at the end of the function `within`: that of its save, of its next batch, ...
     """
-    done = run(*after(stopping(run_dir, how, within), args))
+    done = run(*after(stopping(run_dir, how, within), args), **env)
     assert (run_dir / "checkpoint-0001").exists(), done.stderr
     return done
 

@@ -241,6 +241,7 @@ def test_folds_in_parallel_are_the_folds_in_turn(source, crossed, exact, tmp_pat
     args = ("train/cv.py", "--model", "fer_cnn", "--data", source, "--recipe", exact, "--out", tmp_path)
     done = run_two(*args, "--parallel", "folds")
     assert done.returncode == 0, done.stderr
+    assert "written: " in done.stdout and (tmp_path / "summary.json").exists()  # by who ends last
     np.testing.assert_array_equal(probs(tmp_path), probs(crossed))
 
 

@@ -97,6 +97,14 @@ def test_a_damaged_checkpoint_is_refused(few, killed, tmp_path, harm):
     assert says in refusal(run_here(*fit_args(few, out)))
 
 
+def test_folders_of_ones_own_stay(few, tmp_path):
+    kept = [tmp_path / name for name in ("checkpoint-old", "checkpoint-0001-keep")]
+    for folder in kept:
+        folder.mkdir()
+    assert run_here(*fit_args(few, tmp_path, epochs=2)).returncode == 0
+    assert all(folder.exists() for folder in kept) and not list(tmp_path.glob("checkpoint-????"))
+
+
 def test_weights_that_the_run_did_not_write_are_refused(few, tmp_path):
     args = fit_args(few, tmp_path, epochs=1)
     assert run_here(*args).returncode == 0

@@ -174,6 +174,10 @@ def test_a_card_tells_of_seeds_and_trials_and_votes(tmp_path, monkeypatch):
     assert "One change of `tiny_first` of train/trials.py at a time" in card
     assert "clean test, FER+ majority" in card
     assert "train/flagship.py" in card
+    assert "went on from one run" not in card
+    file = tmp_path / "seeds-fer_cnn.fer2013.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"start": "a digest"}))
+    assert "All went on from one run" in cards.card(results)
     config |= {"teacher": ["a digest"], "recipe_name": "strong"}
     assert "each of the 2 seeds" not in cards.card(results)  # they had no teacher
 

@@ -7,25 +7,30 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from launch import fit_args, interrupt, run, run_here
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 import train.fit
 from fer_zoo.data import load_fer2013
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.loading import load_model
-from fer_zoo.models import FerNet
+from fer_zoo.models import FerNet, ModelError, sort_classifier
 from train.dataset import Fer2013
+from train.engine import Split, Trainer
 from train.ferplus import clean_validation
 from train.files import sha256
-from train.hardware import out_of_memory
+from train.hardware import create_accelerator, out_of_memory
 from train.loss import class_weights
 from train.networks import create_network
 from train.package import package
 from train.predict import predict
+from train.recipe import Recipe
 from train.run_dir import RunError
 
 # Everything that a recipe can ask for.
@@ -173,6 +178,30 @@ def test_a_run_of_other_labels_starts_from_the_body_alone(source, finished, tmp_
     train.fit.start_from(finished, model, tuple("abcdefg"))
     assert not any(torch.equal(new, old) for new in model.head.fc.weight for old in learnt["head.fc.weight"])
     assert torch.equal(model.state_dict()["stages.1.2.weight"], learnt["stages.1.2.weight"])
+
+
+def test_classifiers_of_more_than_one_layer_keep_their_order():
+    model = timm.create_model("levit_128s", num_classes=len(EXPRESSIONS))
+    kept = {key: value.clone() for key, value in model.state_dict().items()}
+    sort_classifier(model, EXPRESSIONS, EXPRESSIONS)
+    with pytest.raises(ModelError, match="can only be in the order angry, disgust"):
+        sort_classifier(model, EXPRESSIONS, sorted(EXPRESSIONS))
+    assert all(torch.equal(value, kept[key]) for key, value in model.state_dict().items())
+
+
+def test_smaller_images_are_learnt_as_they_are_scored(few):
+    data = Fer2013.of(load_fer2013(few, check_counts=False))
+    still = dict(flip=0.0, degrees=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    recipe = Recipe(epochs=1, batch_size=4, precision="fp32", **still)
+    model = create_network("test_resnet", input_size=24)
+    accelerator = create_accelerator(recipe)
+    split = Split(data["train"][np.arange(4)], accelerator.device)
+    seen = []
+    model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0].flatten(1)))
+    Trainer(model, split, recipe, accelerator).epoch(0, tqdm(disable=True))
+    predict(model, split.images)
+    learnt, scored = (x[x.sum(1).argsort()] for x in seen)
+    torch.testing.assert_close(learnt, scored, atol=0.005, rtol=0)  # a gray level is 0.008
 
 
 def test_the_learning_rate_warms_up_and_falls(source, rich, tmp_path):

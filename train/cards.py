@@ -302,9 +302,12 @@ def _seeds(arch: str, config: dict) -> str:
     best = results["best_on_clean_validation"]
     which = "the file's" if seed == best else f"{best}, the file's {seed}"
     count = len(results["seeds"])
+    kin = (
+        " All went on from one run: seeds from scratch would differ by more." if results.get("start") else ""
+    )
     return "\n".join(lines) + (
         f"\n\nThe seed that is best on clean validation is {which}. "
-        f"Test was read once more for each of the {count} seeds, and for their ensemble."
+        f"Test was read once more for each of the {count} seeds, and for their ensemble.{kin}"
     )
 
 

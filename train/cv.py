@@ -13,7 +13,6 @@ out_of_fold.parquet, and for all of them summary.json and curves.png.
 import argparse
 import os
 import sys
-import time
 from functools import partialmethod
 from pathlib import Path
 
@@ -85,11 +84,8 @@ def main() -> None:
     jobs = [(name, fold) for name in args.model for fold in chosen]
     for name, fold in jobs[rank::world]:
         train_fold(name, fold, folds, data, recipe, accelerator, args, out / name / f"fold-{fold}")
-    if not accelerator.is_main_process or rank > 0:
+    if not accelerator.is_main_process:
         return
-    predictions = [out / name / f"fold-{fold}" / PREDICTIONS for name, fold in jobs]
-    while not all(file.exists() for file in predictions):  # other processes are still at theirs
-        time.sleep(1)
     missing = [
         f"{name} fold {fold}"
         for name in args.model

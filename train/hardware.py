@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedType,
+    GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     extract_model_from_parallel,
     parse_flag_from_env,
@@ -52,6 +53,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             project_dir=folder,
             dynamo_backend="no",  # what is compiled is the engine's to say
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            # which the environment cannot change, as it can their number
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
     except (ValueError, ImportError) as error:
         if not tracker:
@@ -65,6 +68,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             "by data parallelism alone (accelerate config)"
         )
     take_all_cores(accelerator)
+    if accelerator.device.type == "cuda":  # its graphs are recorded on the device that is the current one
+        torch.cuda.set_device(accelerator.device)
     accelerator.register_save_state_pre_hook(_name_plainly)
     accelerator.register_load_state_pre_hook(_unwrap)
     return accelerator

@@ -11,6 +11,11 @@ from torch import nn
 from fer_zoo.preprocess import normalize
 
 
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 images (N, 1, H, W) at another height and width, as PIL does it: float32 (N, 1, *size)."""
+    return F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | None = None) -> torch.Tensor:
     """Logits of a split, single forward, in fp32, shared out over the processes.
@@ -42,7 +47,7 @@ def predict(model: nn.Module, images: torch.Tensor, accelerator: Accelerator | N
         for part in rows.split(max(1, batch)):
             x = images[part]
             if x.shape[2:] != size:
-                x = F.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
+                x = resize(x, size)
             logits.append(model(normalize(x, model.pretrained_cfg)).float())
     model.train(was_training)
     logits = torch.cat(logits)

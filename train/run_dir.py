@@ -172,7 +172,7 @@ class RunDir:
     def remove_checkpoints(self) -> None:
         """To be called once the run is finished; a kill may have left some then, too."""
         if self.accelerator.is_main_process:
-            for path in self.path.glob("checkpoint-*"):
+            for path in (*self._checkpoints(), *self.path.glob("checkpoint-*.tmp")):
                 shutil.rmtree(path, ignore_errors=True)
 
     def save(self, scored: nn.Module, averaged: nn.Module | None, history: list[dict], best: int) -> None:
@@ -204,6 +204,8 @@ class RunDir:
                 (partial / "progress.json").write_text(json.dumps(progress))
                 manifest = {file.name: sha256(file) for file in sorted(partial.iterdir())}
                 (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
+                for file in (*partial.iterdir(), partial):
+                    _to_disk(file)  # else a power cut could keep the name and lose what it stands for
                 # first, so that the last epoch's line is never missing: an epoch done again writes it again
                 lines = "".join(json.dumps(line) + "\n" for line in history)
                 write_atomic(self.path / HISTORY, lines)
@@ -257,7 +259,15 @@ class RunDir:
         self.accelerator.wait_for_everyone()
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(path for path in self.path.glob("checkpoint-*") if path.suffix != ".tmp")
+        return sorted(self.path.glob("checkpoint-" + 4 * "[0-9]"))
+
+
+def _to_disk(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _save(model: nn.Module, path: Path) -> None:

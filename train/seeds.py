@@ -120,6 +120,7 @@ def main() -> None:
         "seeds": seeds,
         "labels": configs[0]["labels"],
         "teacher": configs[0].get("teacher"),
+        "start": configs[0].get("start"),
         "recipe": without_seed(configs[0]["recipe"]),
         "sha256": dict(zip(map(str, seeds), digests, strict=False)),
         "best_on_clean_validation": seeds[int(np.argmax(chosen))],

@@ -58,13 +58,22 @@ def sort_classifier(model: nn.Module, learnt: tuple[str, ...], labels: Sequence[
         model: With a classifier of as many classes as labels.
         learnt: What these are called; nothing if nobody knows.
         labels: What they are to be.
+
+    Raises:
+        ModelError: They have to be sorted, and the classifier is not one layer.
     """
+    if learnt == tuple(labels):
+        return
     if set(learnt) != set(labels):
         model.reset_classifier(len(labels))
         return
+    classifier = model.get_classifier()
+    if not isinstance(classifier, nn.Linear | nn.Conv2d):
+        order = ", ".join(learnt)
+        raise ModelError(f"The labels of {type(model).__name__} can only be in the order {order}.")
     rows = torch.tensor([learnt.index(label) for label in labels])
     with torch.no_grad():
-        for parameter in model.get_classifier().parameters():
+        for parameter in classifier.parameters():
             parameter.copy_(parameter[rows])
 
 

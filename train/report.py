@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.data import COUNTS
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train import robustness
+from train import lineage, robustness
 from train.cards import card, load_results
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
@@ -236,6 +236,7 @@ def with_tables(readme: str) -> str:
         "demo": demo_table,
         "onnx": onnx_table,
         "zoo": zoo_table,
+        "lineage": lineage.table,
         "ferplus": ferplus_table,
         "robustness": robustness.table,
         "cv": cv_table,

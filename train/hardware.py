@@ -68,8 +68,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             "by data parallelism alone (accelerate config)"
         )
     take_all_cores(accelerator)
-    if accelerator.device.type == "cuda":  # its graphs are recorded on the device that is the current one
-        torch.cuda.set_device(accelerator.device)
+    if accelerator.device.type == "cuda" and accelerator.device.index:
+        torch.cuda.set_device(accelerator.device)  # graphs are recorded on the device that is the current one
     accelerator.register_save_state_pre_hook(_name_plainly)
     accelerator.register_load_state_pre_hook(_unwrap)
     return accelerator

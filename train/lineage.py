@@ -14,7 +14,7 @@ RECIPES = {
         "fer_cnn": "student-live-short",
         "fer_kernel_cnn": "student",
         "fer_resnet": "student-live-again",
-        "fer_cbam": "student-live-short",
+        "fer_cbam": "student-live-again",
         "fer_net": "student-full",
         "fer_net_tiny": "student-live",
     },
@@ -66,6 +66,7 @@ STARTS = {
     ("fer_resnet", "student-live-again"): "student-live-short",
     ("fer_cbam", "student-again-full"): "strong-mix",
     ("fer_cbam", "student-live-short"): "student-again-full",
+    ("fer_cbam", "student-live-again"): "student-live-short",
     ("fer_cbam", "ferplus-full"): "strong-mix",
     ("net_first", "student-again"): "student-quick",
     ("fer_net", "ferplus-long"): "student-full",
@@ -73,7 +74,11 @@ STARTS = {
 }
 
 # Trainings of fewer epochs than their recipe's, for want of time.
-SHORTER = {("fer_cbam", "strong-mix"): 30, ("fer_cbam", "student-live-short"): 30}
+SHORTER = {
+    ("fer_cbam", "strong-mix"): 30,
+    ("fer_cbam", "student-live-short"): 30,
+    ("fer_cbam", "student-live-again"): 37,
+}
 
 
 def run_name(model: str, recipe: str, seed: int = 0) -> str:

@@ -117,7 +117,7 @@ class Recognizer:
             of this project, or a timm-style model, which is put in eval mode. None: the best installed.
         faces: A detector's name ("auto", "yunet", "mtcnn", "whole") or an object with a `detect` method.
         device: Where the model runs, such as "cpu" or "cuda"; None leaves it where it is.
-        backend: "torch", or "onnx" to run the network by onnxruntime, 1.5 to 3.6 times as fast for one face
+        backend: "torch", or "onnx" to run the network by onnxruntime, 1.6 to 3.3 times as fast for one face
             on a CPU; it is exported first, which takes seconds, and then cannot be explained. An `.onnx` file
             runs so in any case.
 

@@ -118,11 +118,12 @@ def write_named_folder(folder: Path, drawn: Drawn, kind: str = "PNG", classes: d
     return folder
 
 
-def write_numbered_folder(folder: Path, drawn: Drawn) -> Path:
+def write_numbered_folder(folder: Path, drawn: Drawn, classes: dict | None = None) -> Path:
     """Image folders of `im0.png` files, each class of PublicTest followed by that of PrivateTest."""
     for split, (images, labels) in drawn.items():
         for image, label in zip(images, labels, strict=True):
-            parent = folder / ("train" if split == "train" else "test") / EXPRESSIONS[label]
+            name = (classes or {}).get(EXPRESSIONS[label], EXPRESSIONS[label])
+            parent = folder / ("train" if split == "train" else "test") / name
             parent.mkdir(parents=True, exist_ok=True)
             (parent / f"im{sum(1 for _ in parent.iterdir())}.png").write_bytes(encode(image))
     return folder

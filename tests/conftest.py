@@ -99,6 +99,14 @@ def page(browser, app):
     assert not errors
 
 
+@pytest.fixture(scope="session")
+def long(tmp_path_factory) -> Path:
+    """A clip that takes minutes to read, as long as the Space takes them."""
+    from drawn_clips import moving, write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clip") / "long.mp4", moving(3500), rate=60)
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A clip of one face, 20 frames long."""

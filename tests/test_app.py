@@ -99,8 +99,7 @@ job.result()
 """
 
 
-def test_who_leaves_lets_others_read_their_clips(app, client, tmp_path):
-    long = write_clip(tmp_path / "long.mp4", moving(3500), rate=60)  # which takes minutes to read
+def test_who_leaves_lets_others_read_their_clips(app, client, long, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", moving(5))
     leaver = subprocess.Popen(
         [sys.executable, "-c", LEAVER, app.url, long], stdout=subprocess.PIPE, text=True

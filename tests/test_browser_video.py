@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from browsing import wait_for_text
-from drawn_clips import moving, write_clip
 
 from train.screenshot import open_tab
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    """A clip that takes minutes to read, as long as the Space takes them."""
-    return write_clip(tmp_path_factory.mktemp("clip") / "long.mp4", moving(3500), rate=60)
 
 
 def read(page, clip) -> None:

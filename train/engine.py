@@ -239,9 +239,9 @@ class Trainer:
         accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self.model, self.scored = model, self.ema.module if self.ema else model
         self.train, self.recipe, self.accelerator, self.fold = train, recipe, accelerator, fold
-        self.faces, size = train.images, tuple(model.pretrained_cfg["input_size"][1:])
-        if math.prod(size) < math.prod(self.faces.shape[2:]):  # what is sampled is not smoothed
-            self.faces = resize(self.faces, size).round().to(torch.uint8)
+        self.pixels, size = train.images, tuple(model.pretrained_cfg["input_size"][1:])
+        if math.prod(size) < math.prod(self.pixels.shape[2:]):  # what is sampled is not smoothed
+            self.pixels = resize(self.pixels, size).round().to(torch.uint8)
         soft = train.targets is not None
         self.targets = train.targets if soft else F.one_hot(train.labels, model.num_classes).float()
         self.teacher = teacher.to(accelerator.device) if teacher else None
@@ -276,7 +276,7 @@ class Trainer:
             rows = order[places]
             if noise is not None:  # elsewhere than on a GPU it is not safe not to wait
                 noise = noise[local].to(device, non_blocking=device.type == "cuda")
-            return augment(self.faces[rows], how[places], size, noise), self.targets[rows]
+            return augment(self.pixels[rows], how[places], size, noise), self.targets[rows]
 
         batches = torch.arange(self.images, device=device).split(recipe.batch_size)
         for step, batch in enumerate(batches, start=epoch * self.steps):

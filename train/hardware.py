@@ -53,7 +53,7 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             project_dir=folder,
             dynamo_backend="no",  # what is compiled is the engine's to say
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-            # which the environment cannot change, as it can their number
+            # the environment could change the plain number, and with it every gradient
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
     except (ValueError, ImportError) as error:

@@ -204,8 +204,9 @@ class RunDir:
                 (partial / "progress.json").write_text(json.dumps(progress))
                 manifest = {file.name: sha256(file) for file in sorted(partial.iterdir())}
                 (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
-                for file in (*partial.iterdir(), partial):
-                    _to_disk(file)  # else a power cut could keep the name and lose what it stands for
+                for file in partial.iterdir():
+                    with file.open("rb+") as written:
+                        os.fsync(written)  # else a power cut could keep the name and lose what it stands for
                 # first, so that the last epoch's line is never missing: an epoch done again writes it again
                 lines = "".join(json.dumps(line) + "\n" for line in history)
                 write_atomic(self.path / HISTORY, lines)
@@ -260,14 +261,6 @@ class RunDir:
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-" + 4 * "[0-9]"))
-
-
-def _to_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _save(model: nn.Module, path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from train import hardware
+from train import engine, hardware
 from train.dataset import Arrays
 from train.engine import Split, Trainer, compile_pays
 from train.graphs import WARM_UP, Graphed
@@ -77,6 +77,27 @@ def test_a_live_teacher_is_asked_about_what_the_network_sees(monkeypatch):
     learnt = torch.cat(learnt)
     torch.testing.assert_close(learnt.sum(1), torch.ones(16))
     assert (learnt[:, 3] >= 0.75).all() and ((learnt > 0).sum(1) == 3).any()
+
+
+@pytest.mark.parametrize("ahead", [0, 3 * 8 * 48**2])
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 1.0, "cutmix": 1.0}])
+def test_batches_are_alike_for_any_number_of_processes_and_drawn_ahead(monkeypatch, ahead, mixing):
+    recipe = Recipe(batch_size=8, precision="fp32", blur=1.0, noise=0.1, jitter=0.1, erasing=0.5, **mixing)
+    split, accelerator = Split(faces(43), CPU), create_accelerator(recipe)
+    trainer = Trainer(create_network("fer_cnn"), split, recipe, accelerator)
+
+    def batches(rank: int = 0, world: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        trainer.accelerator = SimpleNamespace(device=CPU, process_index=rank, num_processes=world)
+        return list(trainer.batches(2))
+
+    expected = batches()  # each augmented by itself
+    assert [len(x) for x, _ in expected] == [8] * 5
+    monkeypatch.setitem(engine.AHEAD, "cpu", ahead)
+    for rank, world in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        for (x, targets), (share, theirs) in zip(expected, batches(rank, world), strict=True):
+            torch.testing.assert_close(share, x[rank::world])
+            torch.testing.assert_close(theirs, targets[rank::world])
+    assert not torch.equal(expected[0][0], expected[1][0])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from train.costs import cost_in_words, minutes_of
+from train.earlier import record
 from train.files import RESULTS_DIR
 
 
@@ -46,3 +47,14 @@ def test_a_run_that_was_made_anew_by_another_recipe_is_not_the_one_that_others_w
     assert cost_in_words(labels) == "not known"
     labels["run"]["config"]["start"] = None
     assert cost_in_words(labels).endswith(" PFLOP")
+
+
+def test_records_of_earlier_runs_are_what_the_history_holds():
+    kept = results("earlier_runs")
+    with pytest.raises(ValueError, match=r"git shows no nowhere:model_cards/results/fer_cnn\.paper\.json"):
+        record("fer_cnn.paper", "nowhere")
+    try:
+        found = {name: record(run["file"], run["commit"]) for name, run in kept.items()}
+    except ValueError as error:
+        pytest.skip(f"not a whole clone: {error}")
+    assert found == kept

@@ -150,7 +150,7 @@ def test_only_a_single_layer_is_calibrated(few, tmp_path):
     assert package(tmp_path / "run", "mine", tmp_path).exists()
 
 
-def test_verify_names_what_differs(finished, source, tmp_path, monkeypatch):
+def test_verify_names_what_differs(finished, source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("train.verify.RESULTS_DIR", tmp_path)
     data = train.cli.load_data(SimpleNamespace(data=source), strict=False)
     file = package(finished, "mine", tmp_path)
@@ -175,8 +175,11 @@ def test_verify_names_what_differs(finished, source, tmp_path, monkeypatch):
         ({"splits": {key: splits[key] for key in ("test", "test_clean")}}, "validation was never scored"),
     ):
         results.write_text(json.dumps(stored | change))
+        capsys.readouterr()
         (found,) = differences(file, data)
         assert says in found
+        # what is not the file that was logged, or not its data, is not scored on test
+        assert ("mine test" in re.sub(" +", " ", capsys.readouterr().out)) is ("splits" in change)
     results.write_text(json.dumps(stored | other(2)))  # as sums differ from machine to machine
     assert differences(file, data) == []
 

@@ -214,10 +214,8 @@ def _lowest(folds: list[dict], name: str) -> tuple[bool | None, str]:
 def _only_over(folds: list[dict], *names: str) -> tuple[bool | None, str]:
     """Whether these expressions and no others are read in more than 70 % of cases."""
     over = [{name for name, recall in fold["recall"].items() if recall > OVER} for fold in folds]
-    return (
-        in_all(each == {*names} for each in over),
-        f"over it are, in one fold or more, {_figures(folds, set.union(*over))}",
-    )
+    found = f"so in {over.count({*names})} of {len(over)} folds; over it are, in one or more, "
+    return in_all(each == {*names} for each in over), found + _figures(folds, set.union(*over))
 
 
 def _most_confused(folds: list[dict], *names: str) -> tuple[bool | None, str]:

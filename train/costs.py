@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from train.earlier import accuracy
 from train.files import read_results
 from train.lineage import LIVE, RECIPES, epochs, needs, own_runs
 from train.recipe import Recipe, load_recipe, settings_of
@@ -19,7 +20,7 @@ def cost_in_words(results: dict) -> str:
         return f"{work:.2f} PFLOP"
     for model, name in own_runs(arch, recipe)[1:]:
         settings = asdict(load_recipe(name, epochs=epochs(model, name)))
-        work += _petaflop(results["gmacs"], name, settings, _record(model, name))
+        work += _petaflop(results["gmacs"], name, settings, record(model, name))
     every = _minutes([*needs(arch, recipe), (arch, recipe)])
     taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
     return f"{work:.2f} PFLOP, {own:.0f} minutes{taught}"
@@ -34,16 +35,20 @@ def minutes_of(results: dict) -> float | None:
 
 def _minutes(runs: list[tuple[str, str]]) -> float | None:
     """Of runs, network and recipe, together; None where one of them left no record."""
-    records = [_record(*run) for run in runs]
+    records = [record(*run) for run in runs]
     return None if None in records else sum(record["train_seconds"] for record in records) / 60
 
 
-def _record(arch: str, recipe: str) -> dict | None:
-    """What is kept of a run: in the results file that it led to, else among those that led to other runs."""
+def record(arch: str, recipe: str) -> dict | None:
+    """What is kept of a run: in the results file that it led to, else among those that led to other runs.
+
+    Returns:
+        Its result, and under `accuracy` what its weight file read; None where neither is kept.
+    """
     for tag, recipes in RECIPES.items():
         results = read_results(f"{arch}.{tag}", {}) if recipes.get(arch) == recipe else {}
         if results and recipe_name(results) == recipe:  # the file may have been made by another one since
-            return results["run"]["result"]
+            return results["run"]["result"] | {"accuracy": accuracy(results)}
     return read_results("earlier_runs", {}).get(f"{arch}-{recipe}")
 
 

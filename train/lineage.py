@@ -105,31 +105,6 @@ def needs(model: str, recipe: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys(run for one in earlier for run in (*needs(*one), one)))
 
 
-def table() -> str:
-    """In Markdown, a row for each training that the files of other recipes than the paper's come from."""
-    files = {
-        (model, recipe): f"`{model}.{tag}`"
-        for tag in ("fer2013", "ferplus")
-        for model, recipe in RECIPES[tag].items()
-    }
-    rows = [
-        "| network | recipe | epochs | goes on from | taught by | gives |",
-        "|---|---|--:|---|---|---|",
-    ]
-    for model, recipe in dict.fromkeys(run for file in files for run in (*needs(*file), file)):
-        teachers = (LIVE[recipe],) if recipe in LIVE else TEACHERS.get(recipe, ())
-        cells = [
-            f"`{model}`",
-            f"[{recipe}](train/recipes/{recipe}.toml)",
-            str(epochs(model, recipe)),
-            STARTS.get((model, recipe), ""),
-            ", ".join(f"`{network}` by {name}" for network, name in teachers) + ", live" * (recipe in LIVE),
-            files.get((model, recipe), ""),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
 def labels(recipe: str) -> str:
     """Whose labels such a run learns: "fer2013" or "ferplus"."""
     return "ferplus" if recipe in RECIPES["ferplus"].values() else "fer2013"

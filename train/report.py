@@ -1,7 +1,7 @@
 """Writes README's tables, the model cards and their figures from the results files.
 
     python train/report.py [--check]
-    python train/report.py --gallery faces.png --model fer_cbam.paper --data SOURCE
+    python train/report.py --gallery runs/faces.png --model fer_cbam.paper --data SOURCE
 
 With --check nothing is written; the exit code is 1 where something is not what the results files say. With
 --gallery only that picture is drawn: test faces that a model reads right and most confidently wrong.
@@ -20,17 +20,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fer_zoo.data import COUNTS
 from fer_zoo.labels import EXPRESSIONS
 from fer_zoo.metrics import half_interval
-from train import lineage, robustness
+from train import robustness
 from train.cards import card, load_results
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.costs import minutes_of
+from train.costs import minutes_of, record
 from train.curves import draw_curves
 from train.evaluate import judged, labels_of, learnt, need_test_read, weight_file
 from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
 from train.files import RESULTS_DIR, read_results, write_atomic
 from train.gallery import draw_gallery
+from train.lineage import LIVE, RECIPES, STARTS, TEACHERS, epochs, needs
 from train.paper_page import page, study_curves
 from train.summary import cells, curves_of, published, unlike
 
@@ -69,6 +70,35 @@ def zoo_table() -> str:
         )
         found.append((peer["accuracy"], text))
     return "\n".join([*rows, *(text for _, text in sorted(found, reverse=True)), "", _against_peers()])
+
+
+def lineage_table() -> str:
+    """A row for each training that the files of other recipes than the paper's come from."""
+    files = {
+        (model, recipe): f"`{model}.{tag}`"
+        for tag in ("fer2013", "ferplus")
+        for model, recipe in RECIPES[tag].items()
+    }
+    rows = [
+        "| network | recipe | epochs | minutes | goes on from | taught by | clean validation % | test % "
+        "| gives |",
+        "|---|---|--:|--:|---|---|--:|--:|---|",
+    ]
+    for model, recipe in dict.fromkeys(one for file in files for one in (*needs(*file), file)):
+        kept = record(model, recipe)
+        teachers = (LIVE[recipe],) if recipe in LIVE else TEACHERS.get(recipe, ())
+        cells = [
+            f"`{model}`",
+            f"[{recipe}](train/recipes/{recipe}.toml)",
+            str(epochs(model, recipe)),
+            f"{kept['train_seconds'] / 60:.0f}" if kept else "",
+            STARTS.get((model, recipe), ""),
+            ", ".join(f"`{network}` by {name}" for network, name in teachers) + ", live" * (recipe in LIVE),
+            *(f"{kept['accuracy'][split]:.2f}" if kept else "" for split in ("validation_clean", "test")),
+            files.get((model, recipe), ""),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def ferplus_table() -> str:
@@ -128,7 +158,8 @@ def _against_peers() -> str:
         + (f"Alike are {_listed(alike)}. " if alike else "")
         + f"Less accurate are {_listed(below)}. Of higher macro-F1: {_listed(fairer)}.\n\n"
         "This is no survey. On this split a VGG trained from scratch is reported at 72.7 % (Pramerdorfer and "
-        "Kampel 2016, arXiv:1612.02903), larger networks that start from ImageNet's weights at 74.14 % (Pham "
+        "Kampel 2016, arXiv:1612.02903), one with its code for the same splits at 72.1 % (of pooya-mohammadi "
+        "on GitHub), larger networks that start from ImageNet's weights at 74.14 % (Pham "
         "et al., ICPR 2020)."
     )
 
@@ -236,7 +267,7 @@ def with_tables(readme: str) -> str:
         "demo": demo_table,
         "onnx": onnx_table,
         "zoo": zoo_table,
-        "lineage": lineage.table,
+        "lineage": lineage_table,
         "ferplus": ferplus_table,
         "robustness": robustness.table,
         "cv": cv_table,

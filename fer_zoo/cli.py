@@ -36,6 +36,7 @@ DRAWN_SIDE = 4096  # pixels, of a picture with its faces
 DRAWN_BY = "fer-zoo predict --draw"  # as PNG's Software, by which it is known again
 CLIP_PIXELS = 7680 * 4320  # of a frame: who gives a clip here has the memory for it
 ENOUGH_FACES, MOST_FACES = 100, 512  # to measure the ranges of int8 on
+LONGEST_STEM = 200  # bytes of a photo's name in its drawing's: most disks take 255 in all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that files are deleted
     warnings.filterwarnings("ignore", module="PIL")  # what a picture has wrong is said in our own words
-    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are no text
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):  # file names may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")
     try:
         code = args.run(args)
@@ -106,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--int8",
         type=_path,
         metavar="FOLDER",
-        help="in 8 bits; the folder holds a hundred or more cut-out faces, of which 512 calibrate it",
+        help="in 8 bits; the folder holds a hundred or more cut-out faces, of which at most 512 calibrate it",
     )
     export.set_defaults(run=_export)
 
@@ -215,7 +219,8 @@ def _export(args: argparse.Namespace) -> int:
             # at the network's own size at once: photos may be large, and many
             _, height, width = model.pretrained_cfg["input_size"]
             mode = "L" if model.in_chans == 1 else "RGB"
-            for photo in photos[:: -(-len(photos) // MOST_FACES)]:  # over all folders
+            count = min(len(photos), MOST_FACES)
+            for photo in (photos[i * len(photos) // count] for i in range(count)):  # over all folders
                 try:
                     face = square_face(load_image(photo)).convert(mode)
                 except ImageError as error:
@@ -277,11 +282,14 @@ def _picture_writer(folder: Path) -> Callable[[Path, Image.Image, list[Face]], N
     made_by.add_text("Software", DRAWN_BY)
 
     def write(photo: Path, image: Image.Image, faces: list[Face]) -> None:
-        name = photo.stem.casefold()  # some disks know no case
+        stem = photo.stem
+        if len(whole := os.fsencode(stem)) > LONGEST_STEM:
+            stem = whole[:LONGEST_STEM].decode(errors="ignore")
+        name = stem.casefold()  # some disks know no case
         path = None
         while path is None or (path.exists() and not _is_drawn(path)):
             names[name] += 1
-            path = folder / f"{photo.stem}-faces{f'-{names[name]}' * (names[name] > 1)}.png"
+            path = folder / f"{stem}-faces{f'-{names[name]}' * (names[name] > 1)}.png"
         with atomic(path, ValueError) as partial:
             draw_faces(image, faces, DRAWN_SIDE).save(partial, "PNG", pnginfo=made_by)
 

@@ -135,7 +135,7 @@ class VideoReader:
             on_sound: Gets the packets of the sound on the way, undecoded.
 
         Raises:
-            VideoError: There is no frame, or more than the limits allow.
+            VideoError: There is no frame, or more than the limits allow, or the file cannot be read.
         """
         size = turns = mirrored = None
         count, last = 0, -1 / self.rate
@@ -166,8 +166,10 @@ class VideoReader:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError):  # cut short: what came before it counts
+            except av.FFmpegError:  # cut short: what came before it counts
                 packet = None
+            except OSError as error:  # of the disk: the clip itself may be whole
+                raise VideoError(f"{self._name} cannot be read ({error.strerror or error}).") from error
             if packet is None:
                 break
             if packet.stream is not self._video:

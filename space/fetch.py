@@ -16,7 +16,10 @@ from .readers import new_file
 REDIRECTS = 5
 SECONDS = 30  # for all of a file
 # They hold an IPv4 address that a gateway asks for them, or are a site's own.
-CARRIERS = [ipaddress.ip_network(net) for net in ("::/96", "64:ff9b::/96", "2002::/16", "fec0::/10")]
+CARRIERS = [
+    ipaddress.ip_network(net)
+    for net in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fec0::/10")
+]
 
 
 async def fetch(url: str, limit: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -104,6 +105,22 @@ def test_a_pipe_gets_a_sentence(whole, tmp_path):
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe, pytest.raises(VideoError, match="save it as a file"):
         analyze_video(pipe, whole, csv=tmp_path / "out.csv")
+
+
+def test_a_disk_that_fails_is_no_end_of_the_clip(whole, tmp_path):
+    noise = [Image.effect_noise((160, 160), 90).convert("RGB") for _ in range(30)]  # is read in many pieces
+    clip = write_clip(tmp_path / "clip.mp4", noise)
+
+    class Failing(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            if clip.stat().st_size // 3 < self.tell() < clip.stat().st_size // 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    table = tmp_path / "out.csv"
+    with Failing(clip) as file, pytest.raises(VideoError, match=r"cannot be read \(Input/output error\)"):
+        analyze_video(file, whole, csv=table)
+    assert not table.exists()
 
 
 def test_a_cut_webm_is_read_as_far_as_it_goes(whole, tmp_path):

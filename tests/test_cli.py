@@ -141,6 +141,26 @@ def test_drawing_replaces_nothing_of_anybody_elses(predict, tmp_path):
     assert (code, out.startswith(f"{drawn}: ")) == (0, True), "what is named is read"
 
 
+def test_names_as_long_as_a_disk_takes_are_drawn(predict, tmp_path):
+    photos = [tmp_path / f"{'я' * 125}{i}.jpg" for i in range(2)]  # 255 bytes
+    for photo in photos:
+        photo.write_bytes(ASTRONAUT.read_bytes())
+    code, out, err = predict(*photos, "--draw", tmp_path / "drawn")
+    assert (code, err, len(out.splitlines())) == (0, "", 2)
+    drawn = sorted(file.name for file in (tmp_path / "drawn").iterdir())
+    assert drawn == [f"{'я' * 100}-faces-2.png", f"{'я' * 100}-faces.png"]
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_closed_streams_hinder_nothing(monkeypatch, capsys, model, tmp_path, closed):
+    monkeypatch.setattr(sys, closed, None)
+    photos = [str(tmp_path / "none.jpg"), str(ASTRONAUT)]
+    assert main(["predict", "--model", model, "--faces", "whole", "--csv", *photos]) == 2
+    assert main(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert (str(ASTRONAUT) in out, "none.jpg" in err) == (closed == "stderr", closed == "stdout")
+
+
 def test_a_model_whose_values_are_not_finite_is_said_once(capsys, tmp_path):
     broken = fer_zoo.create_model("fer_cnn")
     with torch.no_grad():

@@ -202,10 +202,12 @@ NAMES = {"photos.example": [PUBLIC], "both.example": [PUBLIC, "10.0.0.1"], "none
 PRIVATE = ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "[fe80::1]", "224.0.0.1", "0x7f.1"]
 PRIVATE += [
     "[::7f00:1]",
+    "[::ffff:0:7f00:1]",
     "[64:ff9b::a00:1]",
+    "[64:ff9b:1::a00:1]",
     "[2002:a00:1::]",
     "[fec0::1]",
-]  # 10.0.0.1 by a gateway, twice, and a site's own
+]  # of this machine or 10.0.0.1 by a gateway, and a site's own
 
 
 @pytest.fixture

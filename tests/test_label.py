@@ -1,5 +1,6 @@
 """Datasets that `train/label.py` labels: every row once, in order, whatever happens on the way."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -217,6 +218,7 @@ def test_killed_and_started_again_no_row_is_lost_or_doubled(tmp_path):
         ("columns", ("--split", "test"), "has no split test: choose by --split among train"),
         ("columns", ("--column", "a", "--batch-size", "0"), "--batch-size must be 1 or more"),
         ("columns", ("--column", "a", "--model", "fer_cmb"), "did you mean fer_cbam"),
+        ("name", (), "caf\\udce9.jpg has a name that is not UTF-8"),
     ],
 )
 def test_a_wrong_source_is_one_sentence(tmp_path, make, more, sentence):
@@ -225,6 +227,9 @@ def test_a_wrong_source_is_one_sentence(tmp_path, make, more, sentence):
         source.write_text("no parquet")
     elif make == "columns":
         pq.write_table(pa.table({"a": [b""], "b": [b""]}), source)
+    elif make == "name":
+        source.mkdir()
+        (source / os.fsdecode(b"caf\xe9.jpg")).touch()
     done = run_here(*command(source, tmp_path / "out"), *more)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]

@@ -12,7 +12,7 @@ from filelock import FileLock
 from launch import ROOT, after, fit_args, interrupt, run, run_here, run_two, stopping
 from safetensors.torch import load_file, save_file
 
-from train.run_dir import WEIGHTS
+from train.run_dir import WEIGHTS, RunError, finished
 
 # Between the size of the weights, 5 MB, and that of Adam's state, 10 MB: each is written by another library.
 LIMITS = [1_000_000, 7_000_000]
@@ -123,6 +123,21 @@ def test_a_run_that_never_came_to_a_checkpoint_may_be_tried_otherwise(source, tm
     assert json.loads((out / "config.json").read_text())["recipe"]["lr"] == 0.001
     says = refusal(run_here(*fit_args(source, out, epochs=4)))
     assert "recipe.epochs is 1 there and 4 now" in says
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_no_training_wrote_stays(few, tmp_path, name):
+    (tmp_path / name).write_text('{"architecture": "fer_cnn"}')
+    says = refusal(run_here(*fit_args(few, tmp_path, epochs=1)))
+    assert f"holds a {name} that is of no run" in says
+    assert (tmp_path / name).read_text() == '{"architecture": "fer_cnn"}'
+
+
+def test_a_folder_of_something_else_is_no_finished_run(tmp_path):
+    for name in ("config.json", "result.json"):
+        (tmp_path / name).write_text("[]")
+    with pytest.raises(RunError, match="no training wrote its"):
+        finished(tmp_path)
 
 
 def test_one_training_at_a_time(few, tmp_path):

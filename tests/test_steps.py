@@ -274,6 +274,8 @@ def test_a_launched_process_on_a_cpu_takes_its_cores(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     create_accelerator(Recipe(precision="fp32"))
     assert threads == [6]
+    create_accelerator(Recipe(precision="fp32"), alone=False)
+    assert threads == [6]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     create_accelerator(Recipe(precision="fp32"))
     assert threads == [6]

@@ -74,7 +74,7 @@ def main() -> None:
     rank, world = _take_apart() if args.parallel == "folds" else (0, 1)
     if world > 1:  # a bar a process, one below another
         tqdm.__init__ = partialmethod(tqdm.__init__, position=rank)
-    accelerator = create_accelerator(recipe, args.tracker, out)
+    accelerator = create_accelerator(recipe, args.tracker, out, alone=world == 1)
     with accelerator.main_process_first():
         data = load_data(args, strict=False)
     train = data["train"]

@@ -192,20 +192,19 @@ def load_image_folder(folder: Path, size: int) -> tuple[Arrays, Arrays, tuple[st
 def _split_folders(folder: Path) -> dict[str, Path]:
     """The folder of each split; a folder whose classes are not in splits is its train."""
     pictures = _by_folder(folder)
-    tops = {name.lower(): folder / name for name in pictures}
-    if not tops:
+    if not pictures:
         raise DataError(f"{folder}: holds no folders of images, one a class")
-    found = {split: sorted(tops.keys() & names) for split, names in SPLITS.items()}
-    named = [tops[name] for names in found.values() for name in names]
-    alone = len(named) == 1 < len(tops)
+    found = {split: [name for name in pictures if name.lower() in names] for split, names in SPLITS.items()}
+    named = [folder / name for names in found.values() for name in names]
+    alone = len(named) == 1 < len(pictures)
     if not named or (alone and any(file.parent == named[0] for file in pictures[named[0].name])):
         return {"train": folder}  # a class, too, may be called test
     if not found["train"]:
-        raise DataError(f"{folder}: has {', '.join(tops)} and no train")
+        raise DataError(f"{folder}: has {', '.join(pictures)} and no train")
     for split, names in found.items():
         if len(names) > 1:
             raise DataError(f"{folder}: has {' and '.join(names)}: one folder of {split} is read")
-    return {split: tops[names[0]] for split, names in found.items() if names}
+    return {split: folder / names[0] for split, names in found.items() if names}
 
 
 def _by_folder(folder: Path) -> dict[str, list[Path]]:

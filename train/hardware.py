@@ -33,13 +33,16 @@ PATIENCE = timedelta(hours=3)
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
-def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path | None = None) -> Accelerator:
+def create_accelerator(
+    recipe: Recipe, tracker: str | None = None, folder: Path | None = None, alone: bool = True
+) -> Accelerator:
     """An Accelerator in the recipe's precision.
 
     Args:
         recipe: The recipe, of a precision that is chosen.
         tracker: A name that Accelerate knows: "tensorboard", "wandb", "trackio", ...
         folder: Where that tracker writes.
+        alone: Whether a lone process may take all cores; no other one works beside it.
 
     Raises:
         RunError: The tracker is unknown or not installed, or Accelerate is configured for another kind of
@@ -67,7 +70,8 @@ def create_accelerator(recipe: Recipe, tracker: str | None = None, folder: Path 
             f"accelerate is configured for {accelerator.distributed_type.value}: these networks are trained "
             "by data parallelism alone (accelerate config)"
         )
-    take_all_cores(accelerator)
+    if alone:
+        take_all_cores(accelerator)
     if accelerator.device.type == "cuda" and accelerator.device.index:
         torch.cuda.set_device(accelerator.device)  # graphs are recorded on the device that is the current one
     accelerator.register_save_state_pre_hook(_name_plainly)

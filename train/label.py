@@ -134,24 +134,25 @@ def _pictures(folder: Path, out: Path) -> Dataset | None:
     `datasets` would take words such as test in their names for splits, and knows fewer formats.
     """
     found = visible_files(folder, image_suffixes() | CONTAINERS)
-    files = [file for file in found if file.suffix.lower() not in CONTAINERS]
+    files = [os.path.abspath(file) for file in found if file.suffix.lower() not in CONTAINERS]
     if not files:
         return None
+    for file in files:
+        if file != (name := file.encode(errors="backslashreplace").decode()):
+            raise DataError(f"{name} has a name that is not UTF-8, as parquet wants it: rename it")
     for other in found:
         if other.suffix.lower() in CONTAINERS and out.resolve() not in other.resolve().parents:
             raise DataError(
                 f"'{folder}' holds pictures, and {other.name}: give the folder of the ones or others"
             )
-    return Dataset.from_dict({"image": [os.path.abspath(file) for file in files]}).cast_column(
-        "image", Image(decode=False)
-    )
+    return Dataset.from_dict({"image": files}).cast_column("image", Image(decode=False))
 
 
 def _listing(rows: Dataset, folder: Path) -> str:
     """The sha256 of the files' names and lengths: with one file more and one less, rows move."""
     files = [row["path"] for row in rows["image"]]
     lines = [f"{os.path.relpath(file, folder)} {os.path.getsize(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _choose(kind: str, wanted: str | None, likely: list[str], there: list[str], name: str) -> str:

@@ -42,6 +42,7 @@ class Tally:
     wrong: int = 0
     lost: int = 0
     left: int = 0
+    requests: int = 0
 
 
 def photo(visitor: int) -> bytes:
@@ -72,21 +73,20 @@ async def visit(http, image: bytes, wanted: list[dict], ends: float, leaving: fl
     dice = random.Random(image)
     await asyncio.sleep(dice.uniform(0, PAUSE))  # visitors do not come all at once
     while time.monotonic() < ends:
-        if dice.random() < leaving:
-            try:
-                await asyncio.wait_for(ask(http, image), dice.uniform(0.01, 0.5))
-            except TimeoutError:
-                tally.left += 1
+        patience = dice.uniform(0.01, 0.5) if dice.random() < leaving else None
+        tally.requests += 1
+        started = time.monotonic()
+        try:
+            found = await asyncio.wait_for(ask(http, image), patience)
+        except TimeoutError:
+            tally.left += 1
+        except (httpx.HTTPError, RuntimeError, ValueError) as error:
+            tally.lost += 1
+            print(f"lost: {error!r}", file=sys.stderr)
         else:
-            started = time.monotonic()
-            try:
-                found = await ask(http, image)
-            except (httpx.HTTPError, RuntimeError, ValueError) as error:
-                tally.lost += 1
-                print(f"lost: {error!r}", file=sys.stderr)
-            else:
+            tally.wrong += not same(found, wanted)
+            if patience is None:  # else only what is quick would count
                 tally.seconds.append(time.monotonic() - started)
-                tally.wrong += not same(found, wanted)
         await asyncio.sleep(PAUSE)
 
 
@@ -119,6 +119,7 @@ async def load(url: str, photos: list[bytes], wanted: list, seconds: float, leav
         "visitors": len(photos),
         "seconds": seconds,
         "leaving_share": leaving,
+        "requests": tally.requests,
         "answers": len(tally.seconds),
         "wrong": tally.wrong,
         "lost": tally.lost,
@@ -140,7 +141,7 @@ def main() -> None:
         default=0.0,
         help="share of requests whose visitor does not wait (default: 0)",
     )
-    parser.add_argument("--out", type=Path, default=RESULTS_DIR / "load.json")
+    parser.add_argument("--out", type=Path, help="the JSON file (default: model_cards/results/load*.json)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     photos = [photo(visitor) for visitor in range(args.visitors)]
@@ -157,7 +158,7 @@ def main() -> None:
     with running_app() as app:
         results |= asyncio.run(load(app.url, photos, wanted, args.seconds, args.leaving))
     print(json.dumps(results))
-    write_json(args.out, results)
+    write_json(args.out or RESULTS_DIR / ("load-leaving.json" if args.leaving else "load.json"), results)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,19 @@ def finished(path: Path) -> tuple[dict, dict]:
     """
     if not (path / RESULT).exists():
         raise RunError(f"{path} is not a finished run: it has no {RESULT}")
-    config, result = (json.loads((path / name).read_text()) for name in (CONFIG, RESULT))
+    config, result = (_read(path / name) for name in (CONFIG, RESULT))
+    if not ({"model", "recipe"} <= config.keys() and "best" in result):
+        raise RunError(f"{path} is not a run: no training wrote its {CONFIG} and {RESULT}")
     return config, result
+
+
+def _read(file: Path) -> dict:
+    """What is in a JSON file; empty where that is no object or cannot be read."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_history(path: Path) -> list[dict]:
@@ -152,7 +163,7 @@ class RunDir:
         accelerator: Its main process writes.
 
     Raises:
-        RunError: The directory holds a run of another config, or cannot be written.
+        RunError: The directory holds a run of another config or what no run wrote, or cannot be written.
     """
 
     def __init__(self, path: Path, config: dict, accelerator: Accelerator) -> None:
@@ -161,6 +172,9 @@ class RunDir:
         self.config = config
         # one that did not come as far as a checkpoint may be tried again with other settings
         begun = self._checkpoints() or (path / RESULT).exists()
+        for name, ours in ((CONFIG, "recipe" in _read(path / CONFIG)), (WEIGHTS, False)):
+            if not (begun or ours) and (path / name).exists():
+                raise RunError(f"{path} holds a {name} that is of no run: choose another --out")
         self.begun_with = keep_config(path, config, accelerator, anew=not begun)
         self.digest = sha256(path / CONFIG)
 

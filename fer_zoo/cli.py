@@ -268,7 +268,8 @@ def _complain(error: Exception | str) -> int:
 def _picture_writer(folder: Path) -> Callable[[Path, Image.Image, list[Face]], None]:
     """Writes photos with their faces into a folder, which is made if absent; equal names get a number.
 
-    What it wrote earlier is replaced, any other file is not.
+    Names are cut where they would be too long for a disk. What it wrote earlier is replaced, any other file
+    is not.
 
     Raises:
         ValueError: It cannot be made, or a file in it cannot be written.

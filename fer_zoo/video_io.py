@@ -87,8 +87,8 @@ class VideoReader:
         sound: The stream of the sound, or None.
 
     Raises:
-        VideoError: The file is missing, no clip of a known kind, without pictures, or over a limit; the last
-            two also while it is read.
+        VideoError: The file is missing, cannot be read, no clip of a known kind, without pictures, or over a
+            limit; all but the first and third also while it is read.
     """
 
     def __init__(self, source: VideoSource, limits: Limits | None = None):
@@ -108,10 +108,12 @@ class VideoReader:
                 raise VideoError(f"{self._name} is a stream that cannot seek: save it as a file.") from error
             try:
                 container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
-            except (av.FFmpegError, OSError, ValueError) as error:
+            except (av.FFmpegError, ValueError) as error:
                 raise VideoError(
                     f"{self._name} is not a clip that can be read, such as mp4, mov or webm, or is cut short."
                 ) from error
+            except OSError as error:
+                raise self._unreadable(error) from error
             self._container = stack.enter_context(container)
             self._video = self._find_video()
             self._check_header()
@@ -169,7 +171,7 @@ class VideoReader:
             except av.FFmpegError:  # cut short: what came before it counts
                 packet = None
             except OSError as error:  # of the disk: the clip itself may be whole
-                raise VideoError(f"{self._name} cannot be read ({error.strerror or error}).") from error
+                raise self._unreadable(error) from error
             if packet is None:
                 break
             if packet.stream is not self._video:
@@ -186,6 +188,9 @@ class VideoReader:
             yield from self._video.decode(None)
         except av.FFmpegError:
             return
+
+    def _unreadable(self, error: OSError) -> VideoError:
+        return VideoError(f"{self._name} cannot be read ({error.strerror or error}).")
 
     def _find_video(self):
         cover = av.stream.Disposition.attached_pic

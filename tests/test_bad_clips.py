@@ -107,13 +107,16 @@ def test_a_pipe_gets_a_sentence(whole, tmp_path):
         analyze_video(pipe, whole, csv=tmp_path / "out.csv")
 
 
-def test_a_disk_that_fails_is_no_end_of_the_clip(whole, tmp_path):
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "clip.ts"])
+@pytest.mark.parametrize("begin", [0, 0.3, 0.9])
+def test_a_disk_that_fails_is_no_end_of_the_clip(whole, tmp_path, name, begin):
     noise = [Image.effect_noise((160, 160), 90).convert("RGB") for _ in range(30)]  # is read in many pieces
-    clip = write_clip(tmp_path / "clip.mp4", noise)
+    clip = write_clip(tmp_path / name, noise)
+    length = clip.stat().st_size
 
     class Failing(io.FileIO):
         def read(self, size: int = -1) -> bytes:
-            if clip.stat().st_size // 3 < self.tell() < clip.stat().st_size // 2:
+            if begin * length <= self.tell() < length:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().read(size)
 

@@ -143,8 +143,11 @@ def test_drawing_replaces_nothing_of_anybody_elses(predict, tmp_path):
 
 def test_names_as_long_as_a_disk_takes_are_drawn(predict, tmp_path):
     photos = [tmp_path / f"{'я' * 125}{i}.jpg" for i in range(2)]  # 255 bytes
-    for photo in photos:
-        photo.write_bytes(ASTRONAUT.read_bytes())
+    try:
+        for photo in photos:
+            photo.write_bytes(ASTRONAUT.read_bytes())
+    except OSError as error:
+        pytest.skip(f"this disk takes no such name: {error}")
     code, out, err = predict(*photos, "--draw", tmp_path / "drawn")
     assert (code, err, len(out.splitlines())) == (0, "", 2)
     drawn = sorted(file.name for file in (tmp_path / "drawn").iterdir())
@@ -152,7 +155,7 @@ def test_names_as_long_as_a_disk_takes_are_drawn(predict, tmp_path):
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_closed_streams_hinder_nothing(monkeypatch, capsys, model, tmp_path, closed):
+def test_closed_streams_hinder_nothing(capsys, monkeypatch, model, tmp_path, closed):
     monkeypatch.setattr(sys, closed, None)
     photos = [str(tmp_path / "none.jpg"), str(ASTRONAUT)]
     assert main(["predict", "--model", model, "--faces", "whole", "--csv", *photos]) == 2

@@ -33,7 +33,7 @@ lr = 0.01
     ("model", "change"),
     [
         ("fer_cnn", ""),
-        ("fer_net", "mixup = 0.2\nerasing = 0.25"),
+        ("fer_net", "mixup = 0.2\ncutmix = 1.0\nerasing = 0.25\nnoise = 0.1"),
         ("fer_cbam", "ema = 0.0\nlate_average = 0.5"),
         ("fer_resnet", "progressive = 0.5"),
         ("fer_net_tiny", "sam = 0.05"),

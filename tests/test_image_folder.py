@@ -109,10 +109,11 @@ def test_every_picture_of_a_class_is_learnt(tmp_path):
     with pytest.raises(DataError, match="has dev and val: one folder of validation is read"):
         load_image_folder(tmp_path, 48)
     shutil.rmtree(tmp_path / "dev")
-    shutil.copytree(tmp_path / "Train", tmp_path / "train")
-    with pytest.raises(DataError, match="has Train and train: one folder of train is read"):
-        load_image_folder(tmp_path, 48)
-    shutil.rmtree(tmp_path / "train")
+    if not (tmp_path / "train").exists():  # where a disk tells cases apart
+        shutil.copytree(tmp_path / "Train", tmp_path / "train")
+        with pytest.raises(DataError, match="has Train and train: one folder of train is read"):
+            load_image_folder(tmp_path, 48)
+        shutil.rmtree(tmp_path / "train")
     shutil.copytree(tmp_path / "Train" / "train", tmp_path / "val" / "other")
     with pytest.raises(DataError, match=r"other: train has no class of that name"):
         load_image_folder(tmp_path, 48)

@@ -229,7 +229,10 @@ def test_a_wrong_source_is_one_sentence(tmp_path, make, more, sentence):
         pq.write_table(pa.table({"a": [b""], "b": [b""]}), source)
     elif make == "name":
         source.mkdir()
-        (source / os.fsdecode(b"caf\xe9.jpg")).touch()
+        try:
+            (source / os.fsdecode(b"caf\xe9.jpg")).touch()
+        except OSError as error:
+            pytest.skip(f"this disk takes no such name: {error}")
     done = run_here(*command(source, tmp_path / "out"), *more)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]

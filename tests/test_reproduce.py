@@ -135,6 +135,19 @@ def test_after_ctrl_c_steps_end_and_no_other_is_started(tmp_path):
     assert not (tmp_path / "logs" / "second.log").exists()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_a_failure_those_that_run_are_waited_for_and_no_other_is_started(tmp_path, jobs):
+    quick, slow = tmp_path / "quick.py", tmp_path / "slow.py"
+    quick.write_text("raise SystemExit('it failed')")
+    slow.write_text("import time; print('started', flush=True); time.sleep(1); print('done')")
+    names = {"first": quick, "second": slow, "third": slow, "fourth": quick}
+    with pytest.raises(ValueError, match="first failed: it failed"):
+        run_all([Step(name, str(script), {}) for name, script in names.items()], jobs, tmp_path)
+    logs = {file.stem: file.read_text() for file in tmp_path.glob("*.log")}
+    assert logs.pop("first") == "it failed\n"
+    assert logs == ({} if jobs == 1 else {"second": "started\ndone\n"})
+
+
 def test_only_steps_side_by_side_are_told_how_many_cores_to_take(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     script = tmp_path / "cores.py"
@@ -142,6 +155,15 @@ def test_only_steps_side_by_side_are_told_how_many_cores_to_take(tmp_path, monke
     for jobs, told in ((1, False), (2, True)):  # of one alone the steps of its own would have all of them
         run_all([Step(f"cores-{jobs}", str(script), {})], jobs, tmp_path)
         assert (tmp_path / f"cores-{jobs}.log").read_text().strip().isdigit() == told
+
+
+def test_a_folder_of_more_seeds_keeps_them(tmp_path):
+    folders = [tmp_path / f"fer_cbam-student-live-{name}" for name in ("0", "1", "short-0", "again-0")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "result.json").write_text("{}")
+    (tmp_path / "fer_cbam-student-live-2").mkdir()  # is not finished
+    assert reproduce.finished_runs(tmp_path, "fer_cbam", "student-live") == folders[:2]
 
 
 def test_seeds_are_scored_anew_where_one_was_trained_anew(tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_what_no_training_wrote_stays(few, tmp_path, name):
 def test_a_folder_of_something_else_is_no_finished_run(tmp_path):
     for name in ("config.json", "result.json"):
         (tmp_path / name).write_text("[]")
-    with pytest.raises(RunError, match="no training wrote its"):
+    with pytest.raises(RunError, match="no training wrote it"):
         finished(tmp_path)
 
 

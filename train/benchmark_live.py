@@ -79,9 +79,15 @@ def find_browser(playwright) -> Path:
 
 
 def open_browser(playwright, camera: Path):
-    """Chromium with a film for a camera; it asks nobody for updates."""
+    """Chromium with a film for a camera; it asks nobody for updates.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not (browser := find_browser(playwright)).exists():
+        raise ValueError("there is no Chromium here: install it, or run playwright install chromium")
     return playwright.chromium.launch(
-        executable_path=find_browser(playwright),
+        executable_path=browser,
         args=[
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",

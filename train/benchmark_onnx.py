@@ -179,13 +179,13 @@ def main() -> None:
     data = load_data(args)
     spread = np.linspace(0, len(data["train"]) - 1, CALIBRATION).astype(int)
     models, peers = {}, {}
-    for path in tqdm(packaged(WEIGHTS_DIR), disable=None):
-        clean = clean_validation(data, learnt(path))
-        models[path.stem] = measure(path, data["train"].images[spread], clean.images, clean.labels)
-    if args.fer:
+    if args.fer:  # first: an interpreter without it loses no measurement
         with _fer(args.fer) as (version, measured):
             speed = _speeds({"fer": measured})["fer"]
         peers[f"fer {version}"] = {"milliseconds": speed, "faces_per_second": _rates(speed)}
+    for path in tqdm(packaged(WEIGHTS_DIR), disable=None):
+        clean = clean_validation(data, learnt(path))
+        models[path.stem] = measure(path, data["train"].images[spread], clean.images, clean.labels)
     threads = torch.get_num_threads()
     results = {
         "split": "validation_clean",

@@ -51,18 +51,25 @@ def load_data(args: argparse.Namespace, strict: bool = True) -> Fer2013:
 
     Args:
         args: With `data`.
-        strict: Refuse data of other class counts than the published ones; else say so and go on.
+        strict: Refuse data of other class counts than the published ones, and lossy copies, whose figures
+            would not be FER2013's; else say of the counts and go on.
 
     Raises:
         DataError: It is missing or is not FER2013.
     """
     source = source_of(args)
     if str(source).endswith(PACK):
-        return read_pack(Path(source))
-    dataset = load_fer2013(source, check_counts=strict)
-    if not strict and (wrong := wrong_counts(dataset)):
-        print(f"note: {source}: {wrong}", file=sys.stderr)
-    return Fer2013.of(dataset)
+        data = read_pack(Path(source))
+    else:
+        dataset = load_fer2013(source, check_counts=strict)
+        if not strict and (wrong := wrong_counts(dataset)):
+            print(f"note: {source}: {wrong}", file=sys.stderr)
+        data = Fer2013.of(dataset)
+    if strict and data.lossy:
+        raise DataError(
+            f"{source} is a lossy copy, such as JPEG: the zoo's figures are of FER2013's own pixels"
+        )
+    return data
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ def cost_in_words(results: dict) -> str:
         return f"{work:.2f} PFLOP"
     for model, name in own_runs(arch, recipe)[1:]:
         settings = asdict(load_recipe(name, epochs=epochs(model, name)))
-        work += _petaflop(results["gmacs"], name, settings, record(model, name))
+        work += _petaflop(results["gmacs"], name, settings, record_of(model, name))
     every = _minutes([*needs(arch, recipe), (arch, recipe)])
     taught = "" if every in (None, own) else f"; {every / 60:.1f} hours with those that taught it"
     return f"{work:.2f} PFLOP, {own:.0f} minutes{taught}"
@@ -35,11 +35,11 @@ def minutes_of(results: dict) -> float | None:
 
 def _minutes(runs: list[tuple[str, str]]) -> float | None:
     """Of runs, network and recipe, together; None where one of them left no record."""
-    records = [record(*run) for run in runs]
+    records = [record_of(*run) for run in runs]
     return None if None in records else sum(record["train_seconds"] for record in records) / 60
 
 
-def record(arch: str, recipe: str) -> dict | None:
+def record_of(arch: str, recipe: str) -> dict | None:
     """What is kept of a run: in the results file that it led to, else among those that led to other runs.
 
     Returns:

@@ -14,7 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from train.cli import create_parser, run
-from train.evaluate import judged
+from train.evaluate import judged, labels_of
+from train.ferplus import judging
 from train.files import RESULTS_DIR, write_json
 
 FILE = RESULTS_DIR / "earlier_runs.json"
@@ -22,8 +23,13 @@ SPLITS = ("validation_clean", "test", "test_clean")
 
 
 def accuracy(results: dict) -> dict[str, float]:
-    """What a results file says of `SPLITS`, in percent, against the labels that the weights learnt."""
-    return {split: judged(results, split)["accuracy"] for split in SPLITS}
+    """What a results file says of those of `SPLITS` that were read, in percent, against the labels learnt."""
+    learnt = labels_of(results["run"])
+    return {
+        split: judged(results, split)["accuracy"]
+        for split in SPLITS
+        if judging(split, learnt) in results["splits"]
+    }
 
 
 def record(file: str, commit: str) -> dict:
@@ -37,9 +43,14 @@ def record(file: str, commit: str) -> dict:
         ValueError: There is no such file at such a commit, in what this clone has of the history.
     """
     place = f"{commit}:{(RESULTS_DIR / f'{file}.json').relative_to(RESULTS_DIR.parent.parent)}"
-    shown = subprocess.run(["git", "-C", RESULTS_DIR, "show", place], capture_output=True, text=True)
-    if shown.returncode:
-        raise ValueError(f"git shows no {place}: give a commit of this clone's history that has the file")
+    try:
+        shown = subprocess.run(
+            ["git", "-C", RESULTS_DIR, "show", place], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ValueError(
+            f"git shows no {place}: give a commit of this clone's history that has the file"
+        ) from error
     results = json.loads(shown.stdout)
     result = results["run"]["result"]
     return {

@@ -45,8 +45,8 @@ from train.run_dir import RunDir, RunError, locked, read_weights
 # cores of which then train fer_cbam on 264 images a second in place of 169; 40 s on an H100 (21,200, 15,600).
 COMPILE_PAYS = {"cpu": 15_000, "cuda": 2_500_000}
 COMPILERS = {"cpu": ("g++",), "cuda": (os.environ.get("CC", ""), "gcc", "clang")}
-# Pixels that are augmented at once, at least a batch's: of a batch of 48x48 a GPU's kernels take longer to
-# launch than to run, and a CPU's caches hold no more.
+# Pixels that all processes augment at once, at least a batch's: of a batch of 48x48 a GPU's kernels take
+# longer to launch than to run, and a CPU's caches hold no more.
 AHEAD = {"cpu": 0, "cuda": 8_000_000}
 
 

@@ -3,7 +3,8 @@
     python train/load_app.py --seconds 120
 
 Every visitor has a photo of one megapixel of its own, with one face at a place of its own, so a wrong or
-another's answer is noticed. With --leaving 0.3, three requests in ten are given up before the answer comes.
+another's answer is noticed. With --leaving 0.3, three requests in ten are given up after half a second at
+most, unless the answer comes before; only the others' waiting times are kept.
 App and visitors share the machine; what the visitors cost is in the table.
 """
 

@@ -24,8 +24,9 @@ from train import robustness
 from train.cards import card, load_results
 from train.claims import difference, is_more
 from train.cli import add_data_arguments, create_parser, load_data, run
-from train.costs import minutes_of, record
+from train.costs import minutes_of, record_of
 from train.curves import draw_curves
+from train.earlier import SPLITS
 from train.evaluate import judged, labels_of, learnt, need_test_read, weight_file
 from train.ferplus import truth
 from train.figures import FIGURES_DIR, draw_costs, draw_model, is_current, need_faces, peer_name
@@ -81,23 +82,29 @@ def lineage_table() -> str:
     }
     rows = [
         "| network | recipe | epochs | minutes | goes on from | taught by | clean validation % | test % "
-        "| gives |",
-        "|---|---|--:|--:|---|---|--:|--:|---|",
+        "| clean test % | gives |",
+        "|---|---|--:|--:|---|---|--:|--:|--:|---|",
     ]
-    for model, recipe in dict.fromkeys(one for file in files for one in (*needs(*file), file)):
-        kept = record(model, recipe)
+    runs = dict.fromkeys(one for file in files for one in (*needs(*file), file))
+    for model, recipe in runs:
+        kept = record_of(model, recipe) or {"accuracy": {}}
         teachers = (LIVE[recipe],) if recipe in LIVE else TEACHERS.get(recipe, ())
         cells = [
             f"`{model}`",
             f"[{recipe}](train/recipes/{recipe}.toml)",
             str(epochs(model, recipe)),
-            f"{kept['train_seconds'] / 60:.0f}" if kept else "",
+            f"{kept['train_seconds'] / 60:.0f}" if "train_seconds" in kept else "",
             STARTS.get((model, recipe), ""),
             ", ".join(f"`{network}` by {name}" for network, name in teachers) + ", live" * (recipe in LIVE),
-            *(f"{kept['accuracy'][split]:.2f}" if kept else "" for split in ("validation_clean", "test")),
+            *(f"{kept['accuracy'][split]:.2f}" if split in kept["accuracy"] else "" for split in SPLITS),
             files.get((model, recipe), ""),
         ]
         rows.append(f"| {' | '.join(cells)} |")
+    for name, kept in read_results("earlier_runs").items():
+        model, _, recipe = name.partition("-")
+        if (model, recipe) not in runs:
+            figures = ", ".join(f"{kept['accuracy'][split]:.2f} % of {split}" for split in SPLITS)
+            rows.append(f"\nBeside these, `{model}` by {recipe} read {figures.replace('_', ' ')}.")
     return "\n".join(rows)
 
 
@@ -158,8 +165,7 @@ def _against_peers() -> str:
         + (f"Alike are {_listed(alike)}. " if alike else "")
         + f"Less accurate are {_listed(below)}. Of higher macro-F1: {_listed(fairer)}.\n\n"
         "This is no survey. On this split a VGG trained from scratch is reported at 72.7 % (Pramerdorfer and "
-        "Kampel 2016, arXiv:1612.02903), one with its code for the same splits at 72.1 % (of pooya-mohammadi "
-        "on GitHub), larger networks that start from ImageNet's weights at 74.14 % (Pham "
+        "Kampel 2016, arXiv:1612.02903), larger networks that start from ImageNet's weights at 74.14 % (Pham "
         "et al., ICPR 2020)."
     )
 
@@ -243,7 +249,6 @@ def demo_table() -> str:
         read_results(name) for name in ("live", "load", "load-leaving", "benchmark-video")
     ]
     models = sorted({each["model"] for each in measured})
-    requests = leaving["left"] + leaving["answers"]
     width, height = clip["clip"]["size"]
     return (
         f"| {_listed(models)} on {live['hardware'].rpartition(',')[0]}, which run the visitors, too | |\n"
@@ -253,7 +258,7 @@ def demo_table() -> str:
         f"| [Photo](model_cards/results/load.json): {load['visitors']} visitors who pause for 5 s after each "
         f"answer wait in the median, 95th percentile "
         f"| {load['seconds_median']:.2f} s, {load['seconds_p95']:.2f} s |\n"
-        f"| the same, [with {leaving['left']} of {requests} requests given up]"
+        f"| the same, [with {leaving['left']} of {leaving['left'] + leaving['answers']} requests given up]"
         f"(model_cards/results/load-leaving.json) "
         f"| {leaving['seconds_median']:.2f} s, {leaving['seconds_p95']:.2f} s |\n"
         f"| [Video](model_cards/results/benchmark-video.json): frames of {width}x{height} read, annotated "

@@ -24,7 +24,7 @@ from train.evaluate import EvaluationError, check_test_read, judged
 from train.ferplus import need_votes
 from train.files import RESULTS_DIR, sha256
 from train.lineage import LIVE, RECIPES, TEACHERS, epochs, labels, needs, run_name, start
-from train.run_dir import WEIGHTS, finished
+from train.run_dir import RESULT, WEIGHTS, finished
 from train.steps import Step, add_step_arguments, out_of_steps, run_all, step_options
 
 MODELS = tuple(RECIPES["paper"])
@@ -98,6 +98,11 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
     return Step(name, "fit.py", options | common)
 
 
+def finished_runs(out: Path, model: str, recipe: str) -> list[Path]:
+    """Of all seeds: the folder may hold more than are asked for now."""
+    return sorted(file.parent for file in out.glob(f"{run_name(model, recipe, '[0-9]*')}/{RESULT}"))
+
+
 def study_step(out: Path, data: dict) -> Step:
     """Gathers the side studies of `fit_rounds`."""
     runs = tuple(out / run_name(model, name) for model in studies.MODELS for name in studies.RECIPES)
@@ -169,6 +174,7 @@ def measure(out: Path, seeds: int, voted: bool, data: dict, common: dict) -> Non
     """All figures but those of the weight files' own accuracy."""
     logs, results = out / "logs", out / "results"
     summaries = [out / f"cv-paper-{seed}" for seed in range(seeds)]
+    earlier = {file.parent for file in out.glob("cv-paper-*/summary.json")}  # of a run of more seeds
     models = [*MODELS, *controls.__all__]
     steps = [
         Step(folder.name, "cv.py", {"model": models, "seed": seed, "folds": FOLDS, "out": folder} | common)
@@ -179,7 +185,7 @@ def measure(out: Path, seeds: int, voted: bool, data: dict, common: dict) -> Non
     steps += [
         study_step(out, data),
         Step("audit", "audit.py", {"out": results / "audit.json"} | data),
-        Step("compare", "compare.py", {"results": results}, tuple(summaries)),
+        Step("compare", "compare.py", {"results": results}, tuple(sorted({*summaries, *earlier}))),
         Step("thresholds", "threshold.py", {"out": results / "thresholds.json"} | of_all),
         # these two want more of the data than labels: the votes of FER+, and faces with eyes and a mouth
         Step("robustness", "robustness.py", {"out": results / "robustness.json"} | of_all),
@@ -230,8 +236,8 @@ def main() -> None:
         run_all(fits, args.jobs, logs)
     for folder in ("weights", "results"):
         (out / folder).mkdir(exist_ok=True)
-    for (model, tag), several in runs.items():
-        folders = [out / run_name(*run) for run in several]
+    for model, tag in runs:
+        folders = finished_runs(out, model, RECIPES[tag][model])
         make_weights(out, model, tag, data, folders, logs)
         score_seeds(out, model, tag, data, folders, logs)
     print(table(out))

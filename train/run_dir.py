@@ -49,15 +49,15 @@ def finished(path: Path) -> tuple[dict, dict]:
         raise RunError(f"{path} is not a finished run: it has no {RESULT}")
     config, result = (_read(path / name) for name in (CONFIG, RESULT))
     if not ({"model", "recipe"} <= config.keys() and "best" in result):
-        raise RunError(f"{path} is not a run: no training wrote its {CONFIG} and {RESULT}")
+        raise RunError(f"{path} is not a run: its {CONFIG} or {RESULT} is damaged, or no training wrote it")
     return config, result
 
 
 def _read(file: Path) -> dict:
-    """What is in a JSON file; empty where that is no object or cannot be read."""
+    """What is in a JSON file; empty where it is missing or holds no object."""
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -172,9 +172,10 @@ class RunDir:
         self.config = config
         # one that did not come as far as a checkpoint may be tried again with other settings
         begun = self._checkpoints() or (path / RESULT).exists()
-        for name, ours in ((CONFIG, "recipe" in _read(path / CONFIG)), (WEIGHTS, False)):
-            if not (begun or ours) and (path / name).exists():
-                raise RunError(f"{path} holds a {name} that is of no run: choose another --out")
+        # looked for before it is read: another process may just be writing it
+        there = [name for name in (CONFIG, WEIGHTS) if (path / name).exists()]
+        if there and not begun and "recipe" not in _read(path / CONFIG):
+            raise RunError(f"{path} holds a {there[0]} that is of no run: choose another --out")
         self.begun_with = keep_config(path, config, accelerator, anew=not begun)
         self.digest = sha256(path / CONFIG)
 

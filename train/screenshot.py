@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1280, help="of the window (default: %(default)s)")
     parser.add_argument("--theme", choices=("light", "dark"), default="light")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, running_app() as app, sync_playwright() as playwright:
         camera = film(Path(folder) / "camera.mjpeg", numbered=False)
         clip = clip_of(camera, Path(folder) / "clip.mp4")

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from joblib import cpu_count
 from tqdm import tqdm
@@ -77,30 +78,39 @@ def run_all(steps: list[Step], jobs: int, logs: Path) -> None:
         env.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count(only_physical_cores=True) // jobs)))
 
     running: dict[str, subprocess.Popen] = {}
+    stopped = Event()
 
-    def run_one(step: Step) -> tuple[Step, int]:
+    def run_one(step: Step) -> tuple[Step, int | None]:
+        """The step and its exit code, None where it was not started."""
+        if stopped.is_set():
+            return step, None
         with (logs / f"{step.name}.log").open("w") as log:
             process = subprocess.Popen(step.command(), stdout=log, stderr=subprocess.STDOUT, env=env)
         running[step.name] = process
-        return step, process.wait()
+        if code := process.wait():
+            stopped.set()  # here, before this thread takes the next step
+        return step, code
 
+    failed = None
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(steps), unit="step") as bar:
         try:
             for done in as_completed([pool.submit(run_one, step) for step in steps]):
                 step, code = done.result()
+                if code is None:
+                    continue
                 bar.set_postfix_str(step.name)
                 bar.update()
-                if code:
+                if code and not failed:
                     log = logs / f"{step.name}.log"
                     last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
                     failed = f"{step.name} failed: {last} (all of it in {log})"
-                    if jobs > 1:
+                    if any(process.poll() is None for process in running.values()):
                         bar.write(f"{failed}; waiting for those that run")
-                    raise ValueError(failed)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in running.values():
-                process.terminate()  # which does nothing to one that has ended
+        except BaseException as error:
+            stopped.set()
+            if isinstance(error, KeyboardInterrupt):
+                for process in running.values():
+                    process.terminate()  # which does nothing to one that has ended
             raise
-        finally:  # no other step is started
-            pool.shutdown(cancel_futures=True)
+    if failed:
+        raise ValueError(failed)

@@ -103,8 +103,11 @@ def lineage_table() -> str:
     for name, kept in read_results("earlier_runs").items():
         model, _, recipe = name.partition("-")
         if (model, recipe) not in runs:
-            figures = ", ".join(f"{kept['accuracy'][split]:.2f} % of {split}" for split in SPLITS)
-            rows.append(f"\nBeside these, `{model}` by {recipe} read {figures.replace('_', ' ')}.")
+            read, test, clean = (f"{kept['accuracy'][split]:.2f} %" for split in SPLITS)
+            rows.append(
+                f"\nBeside these, `{model}` by {recipe} read {read} of clean validation, {test} of test and "
+                f"{clean} of clean test."
+            )
     return "\n".join(rows)
 
 

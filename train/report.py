@@ -261,7 +261,7 @@ def demo_table() -> str:
         f"| [Photo](model_cards/results/load.json): {load['visitors']} visitors who pause for 5 s after each "
         f"answer wait in the median, 95th percentile "
         f"| {load['seconds_median']:.2f} s, {load['seconds_p95']:.2f} s |\n"
-        f"| the same, [with {leaving['left']} of {leaving['left'] + leaving['answers']} requests given up]"
+        f"| the same, [with {leaving['left']} of {leaving['requests']} requests given up]"
         f"(model_cards/results/load-leaving.json) "
         f"| {leaving['seconds_median']:.2f} s, {leaving['seconds_p95']:.2f} s |\n"
         f"| [Video](model_cards/results/benchmark-video.json): frames of {width}x{height} read, annotated "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -108,12 +109,11 @@ class VideoReader:
                 raise VideoError(f"{self._name} is a stream that cannot seek: save it as a file.") from error
             try:
                 container = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
-            except (av.FFmpegError, ValueError) as error:
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self._check_disk(error)
                 raise VideoError(
                     f"{self._name} is not a clip that can be read, such as mp4, mov or webm, or is cut short."
                 ) from error
-            except OSError as error:
-                raise self._unreadable(error) from error
             self._container = stack.enter_context(container)
             self._video = self._find_video()
             self._check_header()
@@ -168,10 +168,9 @@ class VideoReader:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # cut short: what came before it counts
+            except (av.FFmpegError, OSError) as error:  # cut short: what came before it counts
+                self._check_disk(error)
                 packet = None
-            except OSError as error:  # of the disk: the clip itself may be whole
-                raise self._unreadable(error) from error
             if packet is None:
                 break
             if packet.stream is not self._video:
@@ -189,8 +188,12 @@ class VideoReader:
         except av.FFmpegError:
             return
 
-    def _unreadable(self, error: OSError) -> VideoError:
-        return VideoError(f"{self._name} cannot be read ({error.strerror or error}).")
+    def _check_disk(self, error: Exception) -> None:
+        """Raises where it is the disk that failed: the clip itself may be whole."""
+        if isinstance(error, av.FFmpegError) or not isinstance(error, OSError):
+            return
+        if error.errno != errno.EINVAL:  # which comes of places that a damaged file names
+            raise VideoError(f"{self._name} cannot be read ({error.strerror or error}).") from error
 
     def _find_video(self):
         cover = av.stream.Disposition.attached_pic

@@ -275,16 +275,11 @@ def _dropout(rate: float | None) -> str:
     return "the network's own dropout" if rate is None else f"a dropout of {rate:g}"
 
 
-def _told(run: dict) -> tuple:
-    """What runs have in common that differ in the seed."""
-    return run["labels"], run.get("teacher"), run.get("start"), without_seed(run["recipe"])
-
-
 def _seeds(arch: str, config: dict) -> str:
     """Mean, deviation and ensemble of several runs that differ from the file's in the seed, if there are."""
     found = [json.loads(file.read_text()) for file in sorted(RESULTS_DIR.glob(f"seeds-{arch}.*.json"))]
-    own = _told(config | {"labels": config.get("labels", "fer2013")})
-    alike = [row for row in found if _told(row) == own]
+    own = (config.get("labels", "fer2013"), config.get("teacher"), without_seed(config["recipe"]))
+    alike = [row for row in found if (row["labels"], row["teacher"], without_seed(row["recipe"])) == own]
     if not alike:
         return ""
     results, seed = alike[0], config["recipe"]["seed"]

@@ -158,7 +158,9 @@ def test_only_steps_side_by_side_are_told_how_many_cores_to_take(tmp_path, monke
 
 
 def test_a_folder_of_more_seeds_keeps_them(tmp_path):
-    folders = [tmp_path / f"fer_cbam-student-live-{name}" for name in ("0", "1", "short-0", "again-0")]
+    folders = [
+        tmp_path / f"fer_cbam-student-live-{name}" for name in ("0", "1", "30-0", "short-0", "again-0")
+    ]
     for folder in folders:
         folder.mkdir()
         (folder / "result.json").write_text("{}")

@@ -81,7 +81,7 @@ SHORTER = {
 }
 
 
-def run_name(model: str, recipe: str, seed: int | str = 0) -> str:
+def run_name(model: str, recipe: str, seed: int = 0) -> str:
     """What the directory of such a run is called, in the folder of all runs."""
     return f"{model}-{recipe}-{seed}"
 

@@ -100,7 +100,8 @@ def _fit(out: Path, model: str, recipe: str, seed: int, common: dict) -> Step:
 
 def finished_runs(out: Path, model: str, recipe: str) -> list[Path]:
     """Of all seeds: the folder may hold more than are asked for now."""
-    return sorted(file.parent for file in out.glob(f"{run_name(model, recipe, '[0-9]*')}/{RESULT}"))
+    found = {file.parent for file in out.glob(f"{model}-{recipe}-*/{RESULT}")}  # of paper-30, too
+    return sorted(folder for folder in found if folder.name.removeprefix(f"{model}-{recipe}-").isdigit())
 
 
 def study_step(out: Path, data: dict) -> Step:

@@ -88,8 +88,8 @@ class VideoReader:
         sound: The stream of the sound, or None.
 
     Raises:
-        VideoError: The file is missing, cannot be read, no clip of a known kind, without pictures, or over a
-            limit; all but the first and third also while it is read.
+        VideoError: The file is missing or no clip of a known kind. Also while it is read: the disk fails, it
+            has no pictures, or is over a limit.
     """
 
     def __init__(self, source: VideoSource, limits: Limits | None = None):

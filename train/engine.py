@@ -47,7 +47,7 @@ COMPILE_PAYS = {"cpu": 15_000, "cuda": 2_500_000}
 COMPILERS = {"cpu": ("g++",), "cuda": (os.environ.get("CC", ""), "gcc", "clang")}
 # Pixels that all processes augment at once, at least a batch's: of a batch of 48x48 a GPU's kernels take
 # longer to launch than to run, and a CPU's caches hold no more.
-AHEAD = {"cpu": 0, "cuda": 8_000_000}
+AHEAD = {"cuda": 8_000_000}
 
 
 class Split:

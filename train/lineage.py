@@ -62,6 +62,7 @@ LIVE["student-live-short"] = LIVE["student-live-again"] = LIVE["student-live"]
 # Runs that go on with one of the same network, and that run's recipe.
 STARTS = {
     ("fer_cnn", "student-live-short"): "strong",
+    ("fer_kernel_cnn", "student-live-short"): "student",
     ("fer_resnet", "student-live-short"): "taught",
     ("fer_resnet", "student-live-again"): "student-live-short",
     ("fer_cbam", "student-again-full"): "strong-mix",

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import gradio as gr
 import torch
+from fastapi import Depends
 
 from fer_zoo.faces import DetectorError
 from fer_zoo.loading import default_model
@@ -29,7 +30,7 @@ from space.live import live_tab
 from space.photo import photo_tab
 from space.programs import endpoints
 from space.readers import KEPT_SECONDS, MODELS, recognizer
-from space.server import EXCEPTION_HANDLERS, Blocks, keep_clean
+from space.server import EXCEPTION_HANDLERS, Blocks, keep_clean, no_proxy
 from space.theme import CSS, HEAD, THEME
 from space.video import forget, video_tab
 from space.zoo import zoo_tab
@@ -88,7 +89,7 @@ def main() -> None:
             max_threads=MAX_THREADS,
             state_session_capacity=MAX_REMEMBERED,
             footer_links=["api"],
-            app_kwargs={"exception_handlers": EXCEPTION_HANDLERS},
+            app_kwargs={"exception_handlers": EXCEPTION_HANDLERS, "dependencies": [Depends(no_proxy)]},
         )
 
 

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import gradio as gr
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from gradio_client.utils import async_traverse, is_http_url_like, traverse
 from starlette.requests import ClientDisconnect
@@ -41,14 +41,16 @@ class Blocks(gr.Blocks):
         def elsewhere(value) -> bool:
             return isinstance(value, dict) and is_http_url_like(value.get("path"))
 
-        addresses = []
+        addresses, misplaced = [], []
         traverse(inputs, addresses.append, elsewhere)
+        for value, block in zip_longest(inputs, block_fn.inputs[: len(inputs)]):
+            if not getattr(block, "data_model", None):
+                traverse(value, misplaced.append, elsewhere)
+        if misplaced:  # Gradio would fetch them itself
+            raise gr.Error(NONSENSE, print_exception=False)
         if len(addresses) > MAX_FETCHED:
             raise gr.Error(f"Give at most {MAX_FETCHED} files by their address, not {len(addresses)}.")
-        inputs = [
-            await async_traverse(value, fetched, elsewhere) if getattr(block, "data_model", None) else value
-            for value, block in zip_longest(inputs, block_fn.inputs[: len(inputs)])
-        ]
+        inputs = [await async_traverse(value, fetched, elsewhere) for value in inputs]
         for block in block_fn.inputs:
             if state and block._id in state and "preprocess" in vars(block):
                 state[block._id].preprocess = block.preprocess
@@ -72,6 +74,12 @@ def log(error: Exception) -> None:
     """What it is and where it was raised, without what a visitor sent."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     logger.warning("%s in %s:%s", type(error).__name__, Path(place.filename).name, place.lineno)
+
+
+def no_proxy(request: Request) -> None:
+    """Refuses an address where a file's path belongs: Gradio would hand on what is there, of any size."""
+    if any(is_http_url_like(value) for value in request.path_params.values()):
+        raise HTTPException(404)
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:

@@ -225,6 +225,8 @@ def elsewhere(monkeypatch, tmp_path) -> Iterator[SimpleNamespace]:
             self.send_response(302 if self.path in moved else 200)
             if self.path in moved:
                 self.send_header("Location", moved[self.path])
+            if self.path == "/packed":
+                self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             self.wfile.write(b"" if self.path in moved else bytes(1000))
 
@@ -255,6 +257,8 @@ def test_files_are_fetched_only_so_large(elsewhere):
     assert (path.name, path.read_bytes()) == ("photo.jpg", bytes(1000))
     with pytest.raises(gr.Error, match="at most 0 MB"):
         asyncio.run(fetch(f"http://photos.example:{elsewhere.port}/photo.jpg", 999))
+    with pytest.raises(gr.Error, match="could not be fetched from its address"):
+        asyncio.run(fetch(f"http://photos.example:{elsewhere.port}/packed", 1000))
 
 
 @pytest.mark.parametrize("host", [*PRIVATE, "both.example", "none.example"])
@@ -270,6 +274,12 @@ def test_addresses_of_this_machine_are_not_asked(app):
     photo = {"path": f"{app.url}/theme.css", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AppError, match=r"^The file could not be fetched from its address\.$"):
         client.predict(photo, api_name="/predict")
+
+
+@pytest.mark.parametrize("route", ["file=", "file/", "file=http%3A%2F%2Fphotos.example%2Fa.jpg?"])
+def test_the_space_hands_on_no_address(app, route):
+    answer = httpx.get(f"{app.url}/gradio_api/{route}http://photos.example/a.jpg")
+    assert answer.status_code == 404
 
 
 def test_files_that_nobody_deletes_are_deleted(tmp_path):
@@ -314,13 +324,15 @@ def test_only_so_many_files_are_fetched_and_only_where_files_belong(ask, monkeyp
         raise gr.Error("It is not there.")
 
     monkeypatch.setattr("space.server.fetch", note)
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", note)
     photos = [
         {"path": f"https://photos.example/{i}.jpg", "meta": {"_type": "gradio.FileData"}} for i in range(33)
     ]
     with pytest.raises(gr.Error, match="at most 32 files by their address, not 33"):
         ask(predict_batch, [photos, MODELS[0], False])
-    with pytest.raises(gr.Error):
-        ask(predict, [None, photos[0], False])
+    for misplaced in ([None, photos[0], False], [None, MODELS[0], photos[0]]):
+        with pytest.raises(gr.Error, match="what its input should be"):
+            ask(predict, misplaced)
     assert not fetched
     with pytest.raises(gr.Error, match="It is not there"):
         ask(predict, [photos[0], MODELS[0], False])

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from launch import fit_args, interrupt, run
+from launch import fit_args, interrupt, reset_accelerate, run
 
 from fer_zoo import Recognizer
 from fer_zoo.preprocess import normalize
 from train.dataset import Arrays
 from train.engine import Split, Trainer
+from train.graphs import Graphed
 from train.hardware import create_accelerator
 from train.networks import create_network
 from train.recipe import Recipe
@@ -68,11 +69,14 @@ def test_killed_and_resumed_it_learns_alike(source, tmp_path):
             interrupt(args, out, signal.SIGKILL, ACCELERATE_USE_CPU="false")
         done = run(*args, ACCELERATE_USE_CPU="false")
         assert done.returncode == 0, done.stderr
+        assert ("after epoch 1" in done.stdout) == (out.name == "killed")
         losses.append([json.loads(line)["loss"] for line in (out / "history.jsonl").read_text().splitlines()])
     np.testing.assert_allclose(*losses, rtol=0.02)
 
 
-def test_every_replay_of_a_step_drops_out_anew():
+def test_every_replay_of_a_step_drops_out_anew(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    reset_accelerate()
     recipe = Recipe(epochs=1, batch_size=64, precision="bf16", drop_rate=0.5)
     faces = Arrays(np.random.default_rng(0).integers(0, 256, (64, 48, 48), np.uint8), np.arange(64) % 7)
     accelerator = create_accelerator(recipe)
@@ -81,6 +85,7 @@ def test_every_replay_of_a_step_drops_out_anew():
     for drop_rate in (0.5, 0.0):
         network = create_network("fer_cnn", drop_rate=drop_rate)
         trainer = Trainer(network, split, replace(recipe, drop_rate=drop_rate), accelerator)
+        assert isinstance(trainer.backward, Graphed)
         trainer.wrapped.train()
         x = normalize(split.images, network.pretrained_cfg)
         losses[drop_rate] = [trainer.backward(x, trainer.targets).item() for _ in range(10)]

@@ -254,6 +254,8 @@ def test_out_of_memory_names_the_batch_size_to_try():
         raise MemoryError
     with pytest.raises(RunError, match="try a smaller --input-size"), out_of_memory(1):
         raise torch.OutOfMemoryError("as a GPU says it")
+    with pytest.raises(RunError, match="try --batch-size 64"), out_of_memory(128):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
     with pytest.raises(RuntimeError, match="shape"), out_of_memory(128):
         raise RuntimeError("some other shape")
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -217,7 +218,7 @@ def _take_apart() -> tuple[int, int]:
             "MASTER_PORT",
         ):
             os.environ.pop(variable, None)
-        if torch.cuda.is_available() and local:
+        if torch.cuda.is_available() and local and not parse_flag_from_env("ACCELERATE_USE_CPU"):
             device = int(local) % torch.cuda.device_count()  # several processes may share one
             torch.cuda.set_device(device)
             os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{device}"

@@ -151,9 +151,11 @@ def out_of_memory(batch_size: int) -> Iterator[None]:
     """Turns the allocators' errors into one sentence with the batch size to try."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # the CPU's allocator has no class of its own
+    except (RuntimeError, MemoryError) as error:
+        # of the CPU's allocator and a GPU's libraries, which have no class of their own
+        signs = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
         full = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not full and "can't allocate memory" not in str(error):
+        if not full and not any(sign in str(error) for sign in signs):
             raise
         less = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --input-size or model"
         raise RunError(f"out of memory at a batch size of {batch_size}: try {less}") from error

@@ -42,15 +42,14 @@ class Blocks(gr.Blocks):
             return isinstance(value, dict) and is_http_url_like(value.get("path"))
 
         addresses, misplaced = [], []
-        traverse(inputs, addresses.append, elsewhere)
         for value, block in zip_longest(inputs, block_fn.inputs[: len(inputs)]):
-            if not getattr(block, "data_model", None):
-                traverse(value, misplaced.append, elsewhere)
+            found = addresses if getattr(block, "data_model", None) else misplaced
+            traverse(value, found.append, elsewhere)
         if misplaced:  # Gradio would fetch them itself
             raise gr.Error(NONSENSE, print_exception=False)
         if len(addresses) > MAX_FETCHED:
             raise gr.Error(f"Give at most {MAX_FETCHED} files by their address, not {len(addresses)}.")
-        inputs = [await async_traverse(value, fetched, elsewhere) for value in inputs]
+        inputs = await async_traverse(inputs, fetched, elsewhere)
         for block in block_fn.inputs:
             if state and block._id in state and "preprocess" in vars(block):
                 state[block._id].preprocess = block.preprocess

@@ -42,18 +42,20 @@ which differs does not refute it.
 
 ## Its claims
 
-Networks and expressions are judged over the folds of the cross-validation, each a training of its own, by the
-images that it holds out; of expressions it is {best} that is judged. What is said of an expression holds
-where it is so in every fold, and does not where it is so in none; recalls are mean ± standard deviation over
-the folds. Two networks are compared over the paired folds of the seeds that both have (below), so that the 95
-% interval need not lie about the difference of their means above. A side study is one training each: its
-interval is that of the images, as if two networks had read different ones, which is cautious (Agresti and
-Caffo 2000, The American Statistician 54). What an interval does not settle is *undecided*. A loss has none;
-it and the numbers of images are judged by the bounds that stand beside them. A map is that of a face's own
-label, whether or not the network reads it; it favours a band about eyes or mouth when {clearly} times the
-band's share of the picture lies in it, or more. Three bands are tried, which reach to either side by a
-quarter, a third and half of the way between eyes and mouth; where they disagree, nothing is decided. They are
-as wide as the picture, and a map has 12x12 cells: it cannot tell the corners of a mouth from its middle.
+Networks and expressions are judged over the folds of the cross-validation, each a training of its own, by
+the images that it holds out; of expressions it is {best} that is judged. What is said of an expression
+holds where it is so in every fold, and does not where it is so in none; recalls are mean ± standard
+deviation over the folds. Two networks are compared over the paired folds of the seeds that both have
+(below), so that the 95 % interval need not lie about the difference of their means above. A side study is
+one training each: its interval is that of the images, as if two networks had read different ones (Agresti
+and Caffo 2000, The American Statistician 54), and leaves out that trainings by one recipe differ, too: its
+verdict is one on these two, and another pair may read otherwise. What an interval does not settle is
+*undecided*. A loss has none; it and the numbers of images are judged by the bounds that stand beside them.
+A map is that of a face's own label, whether or not the network reads it; it favours a band about eyes or
+mouth when {clearly} times the band's share of the picture lies in it, or more. Three bands are tried, which
+reach to either side by a quarter, a third and half of the way between eyes and mouth; where they disagree,
+nothing is decided. They are as wide as the picture, and a map has 12x12 cells: it cannot tell the corners
+of a mouth from its middle.
 
 {claims}
 
